@@ -1,0 +1,1 @@
+"""Schedules, targets, processes, time laws and sampling grids: pure jax, on which every other room stands."""
