@@ -1,0 +1,9 @@
+"""Data sets and input pipelines; TFDS is imported only when a data set is prepared or read, TensorFlow never by us."""
+
+from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.data.circle_points import CirclesSpec, circles_frame
+from geonoise_jax.data.load import load_arrays
+from geonoise_jax.data.pipeline import Pipeline
+from geonoise_jax.data.prepare import prepare
+
+__all__ = ["Arrays", "CirclesSpec", "Pipeline", "circles_frame", "load_arrays", "prepare"]

@@ -1,0 +1,161 @@
+"""An endless stream of shuffled batches in which the batch of step s is a pure function of (seed, s).
+
+Position p = s B + j of the stream (step s, item j of a batch of B) lies in epoch e = p // N and shows the item
+permutation(seed, e)[p % N]: every item comes once per epoch, batches run across the ends of epochs, and there is no
+iterator state to save. The batch does not depend on the number of processes; each makes its own contiguous slice.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32, Key
+
+from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.data.checks import integer_at_least
+from geonoise_jax.data.streams import stream
+
+# What `decode` takes: arrays by name, on the host or on the devices.
+Batch = Mapping[str, np.ndarray | Array]
+
+PLACEMENTS = ("auto", "host", "device")
+# Small beside the memory of any accelerator, and enough for CIFAR-10 six times over.
+DEVICE_BUDGET_BYTES = 1 << 30
+_CACHED_EPOCHS = 4
+
+
+class Pipeline:
+    """Batches of a data set for one process of a run.
+
+    A trainer puts `resident` on its devices once (replicated), and then for each step makes `batch(step)` on the host,
+    sends it, and calls `decode(batch, resident)` inside the jitted step. With placement `device` the data set itself is
+    resident and a batch is only the numbers of its items; with `host` a batch holds the stored items. Both decode to
+    the same bits.
+
+    Attributes:
+      arrays: the data set.
+      batch_size: global batch size B.
+      local_batch_size: size b = B / process_count of this process's slice.
+      placement: "host" or "device", after `auto` is resolved.
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        batch_size: int,
+        seed: int,
+        *,
+        placement: str = "auto",
+        process_index: int | None = None,
+        process_count: int | None = None,
+        device_budget_bytes: int = DEVICE_BUDGET_BYTES,
+        flip: bool = False,
+    ) -> None:
+        """Set up the stream; costs nothing.
+
+        Args:
+          arrays: the data set, N items. B may exceed N.
+          batch_size: global batch size B, divisible by the number of processes.
+          seed: seed of the order, at least 0.
+          placement: "host", "device", or "auto": device if the data set fits the budget.
+          process_index: rank of this process; `jax.process_index()` when None.
+          process_count: number of processes; `jax.process_count()` when None.
+          device_budget_bytes: largest data set that `auto` puts on the devices.
+          flip: mirror each image left-right with probability 1/2 in `decode`.
+
+        Raises:
+          ValueError: an argument is out of its range (the message names it).
+        """
+        if placement not in PLACEMENTS:
+            raise ValueError(f"placement must be one of {PLACEMENTS}, got {placement!r}")
+        if flip and not arrays.is_image:
+            raise ValueError(f"flip needs images [H, W, C], got events of shape {arrays.event_shape}")
+        count = jax.process_count() if process_count is None else integer_at_least("process_count", process_count, 1)
+        rank = jax.process_index() if process_index is None else integer_at_least("process_index", process_index, 0)
+        if rank >= count:
+            raise ValueError(f"process_index must be below process_count={count}, got {rank}")
+        self.arrays = arrays
+        self.batch_size = integer_at_least("batch_size", batch_size, 1)
+        if self.batch_size % count:
+            raise ValueError(f"batch_size must be divisible by process_count={count}, got {batch_size}")
+        self.local_batch_size = self.batch_size // count
+        fits = arrays.nbytes <= device_budget_bytes
+        self.placement = placement if placement != "auto" else "device" if fits else "host"
+        self._flip = flip
+        self._first = rank * self.local_batch_size
+        self._order = functools.lru_cache(_CACHED_EPOCHS)(
+            functools.partial(epoch_order, integer_at_least("seed", seed, 0), size=len(arrays))
+        )
+
+    @property
+    def resident(self) -> dict[str, np.ndarray]:
+        """What `decode` needs on the devices, to be put there once: the data set, or nothing with placement `host`."""
+        return self._stored() if self.placement == "device" else {}
+
+    def index(self, step: int) -> Int32[np.ndarray, "b"]:
+        """Return which items this process's slice of the batch of `step` shows.
+
+        Raises:
+          ValueError: `step` is not an integer or is negative.
+        """
+        first = integer_at_least("step", step, 0) * self.batch_size + self._first
+        epochs, offsets = np.divmod(first + np.arange(self.local_batch_size, dtype=np.int64), len(self.arrays))
+        parts = [self._order(epoch)[offsets[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)]
+        return np.concatenate(parts)
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Make this process's slice of the batch of `step`, a pure function of (seed, step).
+
+        Returns:
+          `{"index": int32 [b]}` with placement `device`, else `{"events": [b, *event] as stored, "labels": int32 [b]}`
+          (without labels if the data set has none).
+
+        Raises:
+          ValueError: `step` is not an integer or is negative.
+        """
+        index = self.index(step)
+        if self.placement == "device":
+            return {"index": index}
+        return {name: values[index] for name, values in self._stored().items()}
+
+    def decode(self, batch: Batch, resident: Batch, key: Key[Array, ""] | None = None) -> dict[str, Array]:
+        """Turn a batch into what a loss takes; pure JAX, to be called inside jit on the global batch.
+
+        Args:
+          batch: the result of `batch`, on the devices.
+          resident: the result of `resident`, on the devices.
+          key: random key of the step, needed with `flip`.
+
+        Returns:
+          `{"x": float32 [B, *event] in model space, "labels": int32 [B]}` (without labels if the data set has none).
+
+        Raises:
+          ValueError: `flip` is on and there is no key.
+        """
+        if self._flip and key is None:
+            raise ValueError("key must be given to decode when flip=True")
+        if self.placement == "device":
+            batch = {name: jnp.take(values, batch["index"], axis=0, mode="clip") for name, values in resident.items()}
+        x = self.arrays.to_model(jnp.asarray(batch["events"]))
+        labels = {"labels": jnp.asarray(batch["labels"])} if "labels" in batch else {}
+        return {"x": x if key is None or not self._flip else _mirrored(x, key), **labels}
+
+    def _stored(self) -> dict[str, Any]:
+        stored = {"events": self.arrays.events, "labels": self.arrays.labels}
+        return {name: values for name, values in stored.items() if values is not None}
+
+
+def epoch_order(seed: int, epoch: int, *, size: int) -> Int32[np.ndarray, "N"]:
+    """Return the order in which epoch `epoch` shows the `size` items: a permutation, the same in every process."""
+    return stream("epoch", seed, epoch).permutation(size).astype(np.int32)
+
+
+def _mirrored(x: Float[Array, "B H W C"], key: Key[Array, ""]) -> Float[Array, "B H W C"]:
+    """Mirror each image left-right with probability 1/2."""
+    mirror = jax.random.bernoulli(key, shape=(x.shape[0], 1, 1, 1))
+    return jnp.where(mirror, x[:, :, ::-1], x)

@@ -1,0 +1,158 @@
+"""Find a data set by name and make sure that it lies prepared on disk, once, whoever asks first."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import fcntl
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import logging
+
+from geonoise_jax.data.public import download, require_tensorflow, without_cloud
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+# Data sets of this package: they need neither a download nor TensorFlow.
+OWN = ("circles", "digits")
+FORMAT = "array_record"
+
+
+def prepare(
+    name: str, *, data_dir: str | Path | None = None, builder_kwargs: Mapping[str, Any] | None = None
+) -> tfds.core.DatasetBuilder:
+    """Return the TFDS builder of a data set whose files are on disk, writing them first if they are not.
+
+    Safe to call from every process of a run at once, on one machine or many: a file lock lets one process per disk
+    write while the others wait and then find the work done. Where a network disk does not share locks between hosts,
+    TFDS writes into a temporary folder and renames it, so the first to finish wins.
+
+    Args:
+      name: `digits`, `circles` or a TFDS name, e.g. `fashion_mnist` or `downsampled_imagenet/32x32`.
+      data_dir: root folder; TFDS's default (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`) when None.
+      builder_kwargs: for `circles` the fields of `CirclesSpec`, for TFDS names the builder's `config` and `version`.
+
+    Raises:
+      ValueError: unknown name or keyword, or a public data set that cannot be prepared here (the message says how).
+    """
+    builder = _builder(name, data_dir, builder_kwargs)
+    if _is_prepared(builder):  # before the lock: a read-only data folder is fine
+        return builder
+    if builder.name not in OWN:
+        require_tensorflow(builder, FORMAT)
+    with _locked(Path(builder.data_dir_root) / builder.name):
+        if not _is_prepared(builder):  # another process may have been faster
+            _write(builder)
+    return _builder(name, data_dir, builder_kwargs)
+
+
+def _write(builder: tfds.core.DatasetBuilder) -> None:
+    """Write the files of `builder`, in TFDS's temporary folder that is renamed when complete.
+
+    Raises:
+      ValueError: see `prepare`; also when the folder is there but is not a complete data set.
+    """
+    if Path(builder.data_dir).exists() and not _is_prepared(builder):
+        raise ValueError(f"data set folder {builder.data_dir} is incomplete: delete it and run again")
+    try:
+        if builder.name in OWN:
+            with _quiet(), _without_progress_bar():
+                builder.download_and_prepare(download_config=without_cloud())
+        else:
+            download(builder, FORMAT)
+    except OSError:
+        # The rename fails when a host that does not see our lock was faster.
+        if not _is_prepared(builder):
+            raise
+
+
+def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    with _quiet():
+        return builder.is_prepared()
+
+
+def _builder(
+    name: str, data_dir: str | Path | None, builder_kwargs: Mapping[str, Any] | None
+) -> tfds.core.DatasetBuilder:
+    """Make the builder object of a name; reads at most its metadata. Raises ValueError as `prepare` does."""
+    kwargs = dict(builder_kwargs or {})
+    with _quiet():
+        if name == "digits":
+            return _digits(data_dir, kwargs)
+        if name == "circles":
+            return _circles(data_dir, kwargs)
+        return _public(name, data_dir, kwargs)
+
+
+def _digits(data_dir: str | Path | None, kwargs: dict[str, Any]) -> tfds.core.DatasetBuilder:
+    from geonoise_jax.data.digits import Digits
+
+    _check_keywords("digits", kwargs, ())
+    return Digits(data_dir=data_dir, file_format=FORMAT)
+
+
+def _circles(data_dir: str | Path | None, kwargs: dict[str, Any]) -> tfds.core.DatasetBuilder:
+    from geonoise_jax.data.circles import Circles, CirclesSpec
+
+    _check_keywords("circles", kwargs, tuple(field.name for field in dataclasses.fields(CirclesSpec)))
+    return Circles.of(CirclesSpec(**kwargs), data_dir=data_dir, file_format=FORMAT)
+
+
+def _public(name: str, data_dir: str | Path | None, kwargs: dict[str, Any]) -> tfds.core.DatasetBuilder:
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir, try_gcs=False, **kwargs)
+    except tfds.core.DatasetNotFoundError:
+        known = sorted({*OWN, *tfds.list_builders(with_community_datasets=False)})
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(OWN)} and the names of TFDS."
+        raise ValueError(f"unknown data set {name!r}: {hint}") from None
+    except (AssertionError, ImportError, TypeError) as error:
+        raise ValueError(f"data set {name!r} with {kwargs} is not available here: {error}") from error
+
+
+def _check_keywords(name: str, kwargs: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+    unknown = sorted(set(kwargs) - set(allowed))
+    if unknown:
+        raise ValueError(f"builder_kwargs of {name} must be among {list(allowed)}, got {unknown}")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; the system releases it even when the process is killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Mute TFDS's messages, which are meant for long downloads; errors still raise.
+
+    The standard error stream is left alone: redirecting it would bind logging handlers made meanwhile to the sink.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    import tensorflow_datasets as tfds
+
+    tfds.display_progress_bar(False)
+    try:
+        yield
+    finally:
+        tfds.display_progress_bar(True)

@@ -1,0 +1,81 @@
+"""Arrays: the way between stored values, model space and pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from geonoise_jax.data import Arrays
+
+
+def images(top: int = 255) -> Arrays:
+    """One image per grey level, so that every stored value occurs."""
+    events = np.arange(top + 1, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8)
+    return Arrays(events=events, center=top / 2, scale=2 / top)
+
+
+@pytest.mark.parametrize("top", [16, 255])
+def test_model_space_is_rounded_once_symmetric_and_ends_at_one(top: int) -> None:
+    arrays = images(top)
+    x = arrays.to_model(arrays.events)[:, 0, 0, 0]
+    assert x.dtype == np.float32
+    assert (x[0], x[-1]) == (-1.0, 1.0)
+    np.testing.assert_array_equal(x, -x[::-1])
+    np.testing.assert_allclose(x, 2 * np.arange(top + 1) / top - 1, rtol=2**-23)
+
+
+def test_model_space_is_the_same_in_numpy_and_jit() -> None:
+    arrays = images()
+    np.testing.assert_array_equal(jax.jit(arrays.to_model)(jnp.asarray(arrays.events)), arrays.to_model(arrays.events))
+
+
+def test_vectors_are_unchanged() -> None:
+    points = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    np.testing.assert_array_equal(Arrays(events=points).to_model(points), points)
+
+
+def test_pictures_of_8_bit_images_are_the_images() -> None:
+    arrays = images()
+    np.testing.assert_array_equal(arrays.to_image(arrays.to_model(arrays.events)), arrays.events)
+
+
+def test_pictures_span_the_grey_scale_and_are_clipped() -> None:
+    arrays = images(16)
+    pixels = arrays.to_image(arrays.to_model(arrays.events))
+    assert (str(pixels.dtype), pixels[0, 0, 0, 0], pixels[-1, 0, 0, 0]) == ("uint8", 0, 255)
+    x = jnp.full((2, 4, 2, 3, 1), jnp.nan).at[0, 0].set(7.0).at[0, 1].set(-jnp.inf).at[0, 2].set(0.0)
+    drawn = arrays.to_image(x)
+    assert drawn.shape == x.shape
+    assert drawn[0, :3, 0, 0, 0].tolist() == [255, 0, 128]
+    assert drawn[1].max() == 0
+
+
+def test_only_images_of_the_data_set_make_pictures() -> None:
+    with pytest.raises(ValueError, match="x must be images"):
+        Arrays(events=np.zeros((2, 3))).to_image(np.zeros(3))
+    with pytest.raises(ValueError, match=r"got shape \(2, 2, 1\)"):
+        images().to_image(np.zeros((2, 2, 1)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"events": np.zeros((0, 3))}, "events"),
+        ({"events": np.zeros((4, 0))}, "events"),
+        ({"events": np.zeros(4)}, "events"),
+        ({"scale": 0.0}, "scale"),
+        ({"center": float("nan")}, "center"),
+        ({"labels": np.zeros(3, np.int32), "num_classes": 1}, "labels"),
+        ({"labels": np.zeros(4, np.int64), "num_classes": 1}, "labels"),
+        ({"labels": np.zeros(4, np.int32)}, "num_classes"),
+        ({"labels": np.full(4, 2, np.int32), "num_classes": 2}, "num_classes"),
+        ({"labels": np.full(4, -1, np.int32), "num_classes": 2}, "num_classes"),
+    ],
+)
+def test_bad_fields_are_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Arrays(**{"events": np.zeros((4, 3)), **fields})
