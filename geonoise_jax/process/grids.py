@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -38,8 +39,10 @@ def log_snr(schedule: Schedule, num_steps: int) -> Float[Array, "num_steps+1"]:
         ValueError: if num_steps is not positive, or if the ratio is 0 or infinite at an end of the schedule.
     """
     _check_steps(num_steps)
-    start, stop = schedule.eta(schedule.t_max), schedule.eta(schedule.t_min)
-    if not bool(jnp.isfinite(start) & jnp.isfinite(stop)):
+    with jax.ensure_compile_time_eval():
+        start, stop = schedule.eta(schedule.t_max), schedule.eta(schedule.t_min)
+        finite = bool(jnp.isfinite(start) & jnp.isfinite(stop))
+    if not finite:
         raise ValueError(
             f"{type(schedule).__name__}: t_min = {schedule.t_min}, t_max = {schedule.t_max}: the log-SNR grid needs "
             "a > 0 at t_max and b > 0 at t_min"

@@ -77,6 +77,15 @@ class Schedule(abc.ABC):
         (a, b), (da, db) = jax.jvp(self.scales, (t,), (jnp.ones_like(t),))
         return ScheduleCoeffs(a, b, da, db)
 
+    @property
+    def clean_signal(self) -> float:
+        """The signal scale without noise, a(0)."""
+        return 1.0
+
+    def signal_deficit(self, t: ArrayLike) -> Float[Array, "*t"]:
+        """Return ``a(0) - a(t)`` in full relative accuracy: the difference itself cancels where there is little noise."""
+        return self.clean_signal - self.scales(as_time(t))[0]
+
     def eta(self, t: ArrayLike) -> Float[Array, "*t"]:
         """Return ``log(b / a)``, minus half the log signal-to-noise ratio; increasing in t."""
         a, b = self.scales(as_time(t))
@@ -108,6 +117,9 @@ class Linear(Schedule):
     def scales(self, t: Float[Array, "*t"]) -> tuple[Float[Array, "*t"], Float[Array, "*t"]]:
         return 1.0 - t, t
 
+    def signal_deficit(self, t: ArrayLike) -> Float[Array, "*t"]:
+        return as_time(t)
+
     def t_of_eta(self, eta: ArrayLike) -> Float[Array, "*t"]:
         return jax.nn.sigmoid(as_time(eta))
 
@@ -136,6 +148,9 @@ class VPLinear(Schedule):
     def scales(self, t: Float[Array, "*t"]) -> tuple[Float[Array, "*t"], Float[Array, "*t"]]:
         log_a = self._log_a(t)
         return jnp.exp(log_a), jnp.sqrt(-jnp.expm1(2.0 * log_a))
+
+    def signal_deficit(self, t: ArrayLike) -> Float[Array, "*t"]:
+        return -jnp.expm1(self._log_a(as_time(t)))
 
     def coeffs(self, t: ArrayLike) -> ScheduleCoeffs:
         t = as_time(t)
@@ -182,6 +197,10 @@ class Cosine(Schedule):
         product = jnp.sin(self._rate * t) * jnp.sin(self._rate * (t + 2.0 * self.s))
         return jnp.sin(self._rate * (1.0 - t)) / cos0, jnp.sqrt(product) / cos0
 
+    def signal_deficit(self, t: ArrayLike) -> Float[Array, "*t"]:
+        half = 0.5 * self._rate * as_time(t)
+        return 2.0 * jnp.sin(half) * jnp.sin(half + self._phi0) / math.cos(self._phi0)
+
     def coeffs(self, t: ArrayLike) -> ScheduleCoeffs:
         t = as_time(t)
         a, b = self.scales(t)
@@ -205,6 +224,9 @@ class Trigonometric(Schedule):
 
     def scales(self, t: Float[Array, "*t"]) -> tuple[Float[Array, "*t"], Float[Array, "*t"]]:
         return jnp.sin(0.5 * math.pi * (1.0 - t)), jnp.sin(0.5 * math.pi * t)
+
+    def signal_deficit(self, t: ArrayLike) -> Float[Array, "*t"]:
+        return 2.0 * jnp.sin(0.25 * math.pi * as_time(t)) ** 2
 
     def coeffs(self, t: ArrayLike) -> ScheduleCoeffs:
         a, b = self.scales(as_time(t))
@@ -249,6 +271,15 @@ class _ScaledNoiseLevel(_NoiseLevelSchedule):
     def scales(self, t: Float[Array, "*t"]) -> tuple[Float[Array, "*t"], Float[Array, "*t"]]:
         a = jax.lax.rsqrt(t * t + self._scale**2)
         return a, t * a
+
+    @property
+    def clean_signal(self) -> float:
+        return 1.0 / self._scale
+
+    def signal_deficit(self, t: ArrayLike) -> Float[Array, "*t"]:
+        t = as_time(t)
+        a = self.scales(t)[0]
+        return a * t * t / (self._scale * (self._scale + jnp.sqrt(t * t + self._scale**2)))
 
     def coeffs(self, t: ArrayLike) -> ScheduleCoeffs:
         t = as_time(t)
@@ -340,6 +371,9 @@ class VPDiscrete(Schedule):
     def scales(self, t: Float[Array, "*t"]) -> tuple[Float[Array, "*t"], Float[Array, "*t"]]:
         log_a, _ = self._log_a(t)
         return jnp.exp(log_a), jnp.sqrt(-jnp.expm1(2.0 * log_a))
+
+    def signal_deficit(self, t: ArrayLike) -> Float[Array, "*t"]:
+        return -jnp.expm1(self._log_a(as_time(t))[0])
 
     def coeffs(self, t: ArrayLike) -> ScheduleCoeffs:
         t = as_time(t)

@@ -22,6 +22,11 @@ TargetCoeffs = tuple[Float[Array, "*t"], Float[Array, "*t"]]
 class Target(abc.ABC):
     """A regression target ``r = c x + d eps``."""
 
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Times at which c or d is continuous but not smooth: a quadrature over t puts panel edges there."""
+        return ()
+
     @abc.abstractmethod
     def coeffs(self, schedule_coeffs: ScheduleCoeffs, t: ArrayLike) -> TargetCoeffs:
         """Return ``(c, d)``, elementwise, from the schedule's ``(a, b, da, db)`` at t and t itself."""
@@ -95,6 +100,10 @@ class Equilibrium(Target):
         checks.real(self, "plateau", low=0.0, open_low=True)
         if self.multiplier is not None:
             checks.real(self, "multiplier", low=0.0, open_low=True)
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        return (self.plateau,) if self.decay == "truncated" else ()
 
     def decay_factor(self, t: ArrayLike) -> Float[Array, "*t"]:
         """Return ``g(t)``."""
