@@ -1,0 +1,161 @@
+"""From a config to objects: literal tables of names, and one function for each object."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxtyping import Array, PyTree
+from ml_collections import ConfigDict
+
+from geonoise_jax.config import nearest
+from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.data.load import load_arrays
+from geonoise_jax.data.pipeline import Pipeline
+from geonoise_jax.fields import NOISE_FEATURES, NetworkField
+from geonoise_jax.nets.mlp import ResidualMLP
+from geonoise_jax.nets.unet import UNet
+from geonoise_jax.process.process import Process
+from geonoise_jax.process.schedules import SCHEDULES, Schedule
+from geonoise_jax.process.targets import TARGETS
+from geonoise_jax.process.times import TIME_LAWS, TimeLaw
+from geonoise_jax.process.weights import LOSS_WEIGHTS, LossWeight
+
+
+def _by_name(classes: tuple[type, ...]) -> dict[str, Callable[..., Any]]:
+    return {cls.__name__: cls for cls in classes}
+
+
+SCHEDULE_NAMES = _by_name(SCHEDULES)
+TARGET_NAMES = _by_name(TARGETS)
+TIME_LAW_NAMES = _by_name(TIME_LAWS)
+LOSS_WEIGHT_NAMES = _by_name(LOSS_WEIGHTS)
+NETWORK_NAMES = _by_name((UNet, ResidualMLP))
+
+
+def from_spec(
+    key: str,
+    spec: Mapping[str, Any],
+    table: Mapping[str, Callable[..., Any]],
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> Any:
+    """Call the object that a spec names.
+
+    Args:
+        key: dotted key of the spec, for errors.
+        spec: ``{name, kwargs}``.
+        table: known names.
+        defaults: arguments that the spec may override.
+        **given: arguments that the spec may not name, since other keys of the config decide them.
+
+    Returns:
+        ``table[name](**defaults, **kwargs, **given)``; lists become tuples.
+
+    Raises:
+        ValueError: on an unknown name or argument, naming the nearest known, or anything but a truth value or number
+            where the default is one; or whatever the object itself refuses.
+    """
+    name, kwargs = spec["name"], spec["kwargs"]
+    if name not in table:
+        raise ValueError(f"{key}.name = {name!r}: unknown{nearest(name, table)}")
+    # Linen adds the module's own name and parent to every signature.
+    parameters = inspect.signature(table[name]).parameters
+    known = set(parameters) - {"name", "parent"} - set(given)
+    for argument, value in kwargs.items():
+        if argument not in known:
+            raise ValueError(f"{key}.kwargs.{argument}: not an argument of {name}{nearest(argument, known)}")
+        _check_kind(f"{key}.kwargs.{argument}", value, parameters[argument].default)
+    arguments = {**(defaults or {}), **kwargs, **given}
+    return table[name](**{argument: _frozen(value) for argument, value in arguments.items()})
+
+
+def schedule(config: ConfigDict) -> Schedule:
+    """Return the schedule of a config."""
+    return from_spec("schedule", config.schedule, SCHEDULE_NAMES)
+
+
+def process(config: ConfigDict) -> Process:
+    """Return the schedule and target of a config."""
+    return Process(schedule(config), from_spec("target", config.target, TARGET_NAMES))
+
+
+def time_law(config: ConfigDict) -> TimeLaw:
+    """Return the time law, on the schedule's range unless the config narrows it.
+
+    Raises:
+        ValueError: if the law leaves the schedule's range, besides what :func:`from_spec` raises.
+    """
+    within = schedule(config)
+    law = from_spec("time_law", config.time_law, TIME_LAW_NAMES, defaults={"lo": within.t_min, "hi": within.t_max})
+    if law.lo < within.t_min or law.hi > within.t_max:
+        raise ValueError(
+            f"time_law: [lo, hi] = [{law.lo:g}, {law.hi:g}] must lie within the schedule's "
+            f"[t_min, t_max] = [{within.t_min:g}, {within.t_max:g}], which sampling covers"
+        )
+    return law
+
+
+def loss_weight(config: ConfigDict) -> LossWeight:
+    """Return the loss weight of a config."""
+    return from_spec("loss_weight", config.loss_weight, LOSS_WEIGHT_NAMES, schedule=schedule(config))
+
+
+def arrays(config: ConfigDict, split: str | None = None) -> Arrays:
+    """Return one split of the data set of a config, in memory; the training split by default."""
+    return load_arrays(
+        config.data.name,
+        split or config.data.split,
+        data_dir=config.data.data_dir or None,
+        builder_kwargs={key: _frozen(value) for key, value in config.data.kwargs.items()},
+    )
+
+
+def pipeline(config: ConfigDict, data: Arrays) -> Pipeline:
+    """Return the stream of training batches of a config."""
+    return Pipeline(
+        data, config.training.batch_size, config.seed, placement=config.data.placement, flip=config.data.flip
+    )
+
+
+def network(config: ConfigDict, num_classes: int | None) -> Any:
+    """Return the Flax module of a config.
+
+    Args:
+        config: the config.
+        num_classes: classes of the data set, or None; used only if the model is class-conditional.
+
+    Raises:
+        ValueError: if the model is class-conditional and the data has no classes, or the net refuses its arguments.
+    """
+    if config.model.class_conditional and not num_classes:
+        raise ValueError(f"model.class_conditional = True: data set {config.data.name!r} has no labels")
+    classes = num_classes if config.model.class_conditional else 0
+    return from_spec("model", config.model, NETWORK_NAMES, conditional=not config.model.blind, num_classes=classes)
+
+
+def network_field(config: ConfigDict, module: Any, params: PyTree[Array], event_shape: tuple[int, ...]) -> NetworkField:
+    """Return a network with its parameters as a Field.
+
+    Raises:
+        ValueError: on an unknown noise feature.
+    """
+    kind = config.model.noise_feature
+    if kind not in NOISE_FEATURES:
+        raise ValueError(f"model.noise_feature = {kind!r}: unknown{nearest(kind, NOISE_FEATURES)}")
+    return NetworkField(params, module, process(config), event_shape, config.model.blind, kind)
+
+
+def _check_kind(key: str, value: Any, default: Any) -> None:
+    """Refuse what would be taken for true, such as "no", or fail only inside a traced program."""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{key} = {value!r}: must be True or False")
+    elif isinstance(default, (int, float)) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise ValueError(f"{key} = {value!r}: must be a number, such as {default!r}")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,293 @@
+"""Configurations: the defaults, the systems of the paper, and how a config is loaded, overridden and stored.
+
+A config is a locked ``ConfigDict``. What is an object in the code is a *spec* ``{name, kwargs}`` in the config; the
+kwargs of a spec are free here and are checked against the object's own signature when ``build`` makes it.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import difflib
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict as ConfigDict
+
+_FREE = "kwargs"
+
+
+def spec(name: str, **kwargs: Any) -> dict[str, Any]:
+    """Return the spec of an object: its name in ``build`` and its keyword arguments."""
+    return {"name": name, _FREE: kwargs}
+
+
+def base_config() -> ConfigDict:
+    """Return the defaults that every config of the project starts from."""
+    config = ConfigDict(
+        {
+            "seed": 0,
+            # kwargs go to the TFDS builder; data_dir "" is TFDS's own default; placement: auto, host or device.
+            "data": {**spec("digits"), "split": "train", "data_dir": "", "placement": "auto", "flip": False},
+            "schedule": spec("Linear"),
+            "target": spec("Velocity"),
+            # lo and hi default to the schedule's t_min and t_max.
+            "time_law": {**spec("Uniform"), "stratified": True},
+            "loss_weight": spec("Unit"),
+            "model": {
+                **spec("UNet"),
+                "blind": True,
+                "noise_feature": "time",
+                "class_conditional": False,
+                # Probability of hiding a label from a class-conditional network, for classifier-free guidance.
+                "label_dropout": 0.1,
+            },
+            # decay: constant or cosine; clip_norm 0 turns clipping off.
+            "optimizer": {
+                **spec("adam"),
+                "learning_rate": 1e-3,
+                "warmup_steps": 100,
+                "decay": "constant",
+                "clip_norm": 1.0,
+            },
+            "ema": spec("power", sigma_rel=0.1),
+            "training": {"num_steps": 10_000, "batch_size": 128, "accumulate": 1, "log_every": 100},
+            # -1: all devices that the other axis leaves. parameters: replicated or fsdp, or rules [[regex, axes], ...].
+            "mesh": {"data": -1, "model": 1},
+            "sharding": {"parameters": "replicated", "rules": ()},
+            "checkpoint": {"every": 1000, "keep": 3},
+            # every: steps between sample grids while training, 0 for none; num: samples of a grid.
+            "sampling": {
+                "sampler": "heun",
+                "num_steps": 50,
+                "grid": "uniform",
+                "denoise": False,
+                "every": 1000,
+                "num": 64,
+                "batch_size": 256,
+            },
+        }
+    )
+    return config.lock()
+
+
+# What each named system of the paper changes in the defaults.
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "flow_matching": {"schedule": spec("Linear"), "target": spec("Velocity"), "time_law": spec("Uniform")},
+    "ddpm": {"schedule": spec("VPDiscrete"), "target": spec("Noise"), "time_law": spec("Discrete")},
+}
+CONDITIONING = {"blind": True, "conditional": False}
+
+
+def with_variant(config: ConfigDict, variant: str) -> ConfigDict:
+    """Select a system and its conditioning, e.g. ``flow_matching,blind``.
+
+    Args:
+        config: the config to change in place.
+        variant: comma-separated words: one system and one of ``blind`` and ``conditional``, in any order; what is not
+            named keeps the config's value.
+
+    Returns:
+        The same config.
+
+    Raises:
+        ValueError: on an unknown word or two words of one kind, naming the known ones.
+    """
+    words = [word.strip() for word in variant.split(",") if word.strip()]
+    for kind, table in (("system", SYSTEMS), ("conditioning", CONDITIONING)):
+        chosen = [word for word in words if word in table]
+        if len(chosen) > 1:
+            raise ValueError(f"variant = {variant!r}: names more than one {kind}: {', '.join(chosen)}")
+    for word in words:
+        if word in SYSTEMS:
+            _replace_specs(config, SYSTEMS[word])
+        elif word in CONDITIONING:
+            config.model.blind = CONDITIONING[word]
+        else:
+            known = [*SYSTEMS, *CONDITIONING]
+            raise ValueError(f"variant = {variant!r}: unknown word {word!r}{nearest(word, known)}")
+    return config
+
+
+def set_spec(node: ConfigDict, new: Mapping[str, Any]) -> None:
+    """Replace the name and all keyword arguments of a spec in place."""
+    with node.unlocked():
+        node.name = new["name"]
+        node[_FREE] = ConfigDict(dict(new[_FREE]))
+
+
+def load(path_and_variant: str) -> ConfigDict:
+    """Load ``PATH`` or ``PATH:VARIANT``: the result of ``get_config(variant)`` of a Python file.
+
+    A path that does not exist in the working directory is looked for among the configs that ship with the package.
+
+    Raises:
+        ValueError: if there is no such file, or it has no ``get_config``, or the variant is unknown.
+    """
+    path, _, variant = path_and_variant.partition(":")
+    module_spec = importlib.util.spec_from_file_location("geonoise_config", _find(path))
+    if module_spec is None or module_spec.loader is None:
+        raise ValueError(f"config = {path!r}: must be a Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"config = {path!r}: must define get_config(variant)")
+    return module.get_config(variant) if variant else module.get_config()
+
+
+def override(config: ConfigDict, assignments: Iterable[tuple[str, str]]) -> ConfigDict:
+    """Apply command-line overrides such as ``("training.num_steps", "2000")`` in place.
+
+    The text is read as the type that the key has now; keys below a spec's ``kwargs`` may be new, and are read as
+    Python literals. Another name of a spec starts with no kwargs; names come first, in whatever order they are given.
+
+    Raises:
+        ValueError: on an unknown key, naming the nearest known ones, or text of another type.
+    """
+    for key, text in sorted(assignments, key=lambda assignment: not assignment[0].endswith(".name")):
+        *parents, leaf = key.split(".")
+        node = config
+        for parent in parents:
+            if not isinstance(node, ConfigDict) or parent not in node:
+                raise _unknown(config, key)
+            node = node[parent]
+        free = bool(parents) and parents[-1] == _FREE
+        if not isinstance(node, ConfigDict) or (leaf not in node and not free):
+            raise _unknown(config, key)
+        if leaf in node and isinstance(node[leaf], ConfigDict):
+            raise ValueError(f"--config.{key}: is a group of keys; give one of {', '.join(node[leaf]) or 'its kwargs'}")
+        value = _literal(text) if free else _parse(key, text, node[leaf])
+        if leaf == "name" and not free and value != node.name:
+            set_spec(node, spec(value))
+        # What a kwarg may be is for build to say, not for the value that it has now.
+        with node.unlocked(), node.ignore_type():
+            node[leaf] = value
+    return config
+
+
+def dumps(config: ConfigDict) -> str:
+    """Return the config as JSON, stable and readable."""
+    return json.dumps(_plain(config.to_dict()), indent=2, sort_keys=True) + "\n"
+
+
+def loads(text: str) -> ConfigDict:
+    """Return a locked config from :func:`dumps`.
+
+    Raises:
+        ValueError: if the text is no JSON object, has keys this version does not know or lacks some, or a value is of
+            another type than its default.
+    """
+    try:
+        stored = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"config.json: not valid JSON ({error})") from error
+    if not isinstance(stored, dict):
+        raise ValueError("config.json: must hold a JSON object")
+    _check_like(stored, base_config().to_dict())
+    return ConfigDict(stored).lock()
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Return ``{dotted key: (old value, new value)}`` for all keys in which two configs differ."""
+    flat_old, flat_new = (dict(_leaves(_plain(config.to_dict()))) for config in (old, new))
+    missing = "<not set>"
+    return {
+        key: (flat_old.get(key, missing), flat_new.get(key, missing))
+        for key in sorted(flat_old.keys() | flat_new.keys())
+        if flat_old.get(key, missing) != flat_new.get(key, missing)
+    }
+
+
+def keys(config: ConfigDict) -> list[str]:
+    """Return the dotted keys of a config, those below a spec's kwargs left out."""
+    return [key for key, _ in _leaves(config.to_dict()) if f".{_FREE}." not in f".{key}."]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the tail of an error message that names the known words nearest to ``word``, or all of them."""
+    known = sorted(known)
+    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(matches)}?" if matches else f"; must be one of {', '.join(known)}"
+
+
+def _check_like(found: Mapping[str, Any], default: Mapping[str, Any], prefix: str = "") -> None:
+    """Require the keys and types of the defaults; a spec's kwargs are any mapping."""
+    for key in sorted(found.keys() ^ default.keys()):
+        path, problem = f"{prefix}{key}", "unknown" if key in found else "missing"
+        raise ValueError(f"config.json: key {path!r} is {problem}{nearest(path, keys(base_config()))}")
+    for key, value in found.items():
+        if not _same_type(value, default[key]):
+            expected = f"must be of type {type(default[key]).__name__}, such as {default[key]!r}"
+            raise ValueError(f"config.json: {prefix}{key} = {value!r}: {expected}")
+        if isinstance(value, Mapping) and key != _FREE:
+            _check_like(value, default[key], f"{prefix}{key}.")
+
+
+def _same_type(value: Any, default: Any) -> bool:
+    # JSON knows lists only, and other programs write 1.0 as 1.
+    kinds: Any = {tuple: (tuple, list), float: (float, int)}.get(type(default), type(default))
+    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
+
+
+def _replace_specs(config: ConfigDict, specs: Mapping[str, Any]) -> None:
+    for key, value in copy.deepcopy(dict(specs)).items():
+        set_spec(config[key], value)
+
+
+def _find(path: str) -> Path:
+    here = Path(__file__).resolve().parent
+    # Installed wheels carry the configs inside the package; a source tree has them beside it.
+    for candidate in (Path(path), here / path, here.parent / path):
+        if candidate.is_file():
+            return candidate
+    shipped = sorted(file.name for root in (here, here.parent) for file in (root / "configs").glob("*.py"))
+    raise ValueError(f"config = {path!r}: no such file; configs that ship with the package: {', '.join(shipped)}")
+
+
+def _unknown(config: ConfigDict, key: str) -> ValueError:
+    known = keys(config)
+    leaf = key.rsplit(".", maxsplit=1)[-1]
+    same_leaf = [k for k in known if k.rsplit(".", maxsplit=1)[-1] == leaf]
+    closest = difflib.get_close_matches(key, same_leaf, n=3, cutoff=0.0)
+    hint = f"; did you mean {' or '.join(closest)}?" if closest else nearest(key, known)
+    return ValueError(f"--config.{key}: unknown config key{hint}")
+
+
+def _parse(key: str, text: str, current: Any) -> Any:
+    if isinstance(current, str):
+        return text
+    value = _literal(text)
+    if isinstance(current, float) and type(value) is int:
+        value = float(value)
+    if isinstance(current, (tuple, list)) and isinstance(value, (tuple, list)):
+        return type(current)(value)
+    if type(value) is not type(current):
+        raise ValueError(f"--config.{key} = {text!r}: must be of type {type(current).__name__}, such as {current!r}")
+    return value
+
+
+def _literal(text: str) -> Any:
+    """Return what a Python literal means if JSON can store it, and any other text as it is."""
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+        json.dumps(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

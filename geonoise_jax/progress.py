@@ -1,0 +1,79 @@
+"""Progress of long work on the terminal: done, rate, time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+_TERMINAL_INTERVAL = 0.5
+_FILE_INTERVAL = 15.0
+
+
+class Progress:
+    """One line of progress, rewritten in place on a terminal and repeated now and then in a log file.
+
+    The rate leaves out the first update, which includes compilation.
+    """
+
+    def __init__(self, label: str, total: int, unit: str, *, start: int = 0, stream: TextIO | None = None) -> None:
+        """Start the clock.
+
+        Args:
+            label: what is being done.
+            total: amount of work, in ``unit``.
+            unit: what is counted, e.g. ``steps``.
+            start: amount already done, e.g. before a resume.
+            stream: where to write; standard error by default.
+        """
+        self._label, self._total, self._unit = label, total, unit
+        self._stream = sys.stderr if stream is None else stream
+        self._terminal = self._stream.isatty()
+        self._first: tuple[float, int] | None = None
+        self._done = start
+        self._shown = -float("inf")
+        self._open = False
+
+    @property
+    def rate(self) -> float:
+        """Units per second since the first update; 0 before the second."""
+        if self._first is None:
+            return 0.0
+        elapsed = time.perf_counter() - self._first[0]
+        return (self._done - self._first[1]) / elapsed if elapsed > 0 else 0.0
+
+    def update(self, done: int, detail: str = "") -> None:
+        """Report that ``done`` units are finished; writes at most a few times a second."""
+        now = time.perf_counter()
+        self._done = done
+        if self._first is None:
+            self._first = (now, done)
+        interval = _TERMINAL_INTERVAL if self._terminal else _FILE_INTERVAL
+        if now - self._shown >= interval or done >= self._total:
+            self._shown = now
+            self._write(detail)
+
+    def close(self) -> None:
+        """End a line that is still open on the terminal."""
+        if self._open:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._open = False
+
+    def _write(self, detail: str) -> None:
+        share = 100.0 * self._done / max(self._total, 1)
+        line = f"{self._label}: {self._done}/{self._total} {self._unit} ({share:.0f}%)"
+        if self.rate > 0:
+            left = (self._total - self._done) / self.rate
+            line += f"  {self.rate:.3g} {self._unit}/s  ETA {duration(left)}"
+        line = f"{line}  {detail}".rstrip()
+        self._stream.write(f"\r\x1b[2K{line}" if self._terminal else f"{line}\n")
+        self._stream.flush()
+        self._open = self._terminal
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

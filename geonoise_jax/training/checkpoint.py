@@ -1,0 +1,157 @@
+"""Checkpoints with a checksum, and the fall-back to an older one when the latest is damaged.
+
+Layout of ``workdir/checkpoints/STEP``: ``train`` (the state but for the average), ``ema`` (the averaged parameters, so
+that evaluation reads nothing else) and ``meta`` (checksums).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jaxtyping import Array, PyTree
+
+from geonoise_jax.training.fingerprint import fingerprint
+from geonoise_jax.training.state import TrainState
+
+_LOG = logging.getLogger(__name__)
+
+
+class DamagedCheckpointError(ValueError):
+    """No checkpoint of a workdir can be read."""
+
+
+class Checkpoints:
+    """The checkpoints of one workdir."""
+
+    def __init__(self, workdir: Path, *, keep: int = 3) -> None:
+        """Open the folder, making it if need be.
+
+        Args:
+            workdir: the run's folder.
+            keep: number of latest checkpoints that are kept.
+
+        Raises:
+            ValueError: if keep is not positive.
+        """
+        if keep < 1:
+            raise ValueError(f"checkpoint.keep = {keep}: must be at least 1")
+        self._workdir = workdir.resolve()
+        self._keep = keep
+        self._manager = self._open()
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState) -> None:
+        """Save the state under its step; does nothing if that step is saved already."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        train, ema = _split(state)
+        meta = {"train": fingerprint(train), "ema": fingerprint(ema)}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                train=ocp.args.StandardSave(train), ema=ocp.args.StandardSave(ema), meta=ocp.args.JsonSave(meta)
+            ),
+        )
+
+    def restore(self, abstract: TrainState) -> TrainState | None:
+        """Return the latest sound state, or None if nothing was ever saved.
+
+        Damaged checkpoints are said so, moved to ``workdir/damaged_checkpoints`` and passed over.
+
+        Args:
+            abstract: shapes, dtypes and shardings (``ShapeDtypeStruct``) that the state is restored into.
+
+        Raises:
+            DamagedCheckpointError: if there are checkpoints and none is sound.
+        """
+        train, ema = _split(abstract)
+        found = self._latest_sound({"train": train, "ema": ema}, set_aside=True)
+        return None if found is None else _join(abstract, found[1]["train"], found[1]["ema"])
+
+    def restore_ema(self, abstract: PyTree[jax.ShapeDtypeStruct]) -> tuple[int, PyTree[Array]]:
+        """Return the step and the averaged parameters of the latest sound checkpoint, changing nothing on the disk.
+
+        Raises:
+            ValueError: if nothing was saved yet.
+            DamagedCheckpointError: if there are checkpoints and none is sound.
+        """
+        found = self._latest_sound({"ema": abstract}, set_aside=False)
+        if found is None:
+            raise ValueError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
+        return found[0], found[1]["ema"]
+
+    def close(self) -> None:
+        """Wait for saves in progress and close."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _open(self) -> ocp.CheckpointManager:
+        # On CPU the arrays are not copied before an asynchronous save, while the next step overwrites (donates) them.
+        background = jax.default_backend() != "cpu"
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=background)
+        return ocp.CheckpointManager(self._workdir / "checkpoints", options=options)
+
+    def _latest_sound(self, abstract: dict[str, Any], *, set_aside: bool) -> tuple[int, dict[str, Any]] | None:
+        steps, damaged = self.steps, []
+        for step in reversed(steps):
+            try:
+                found = step, self._read(step, abstract)
+            # Orbax raises whatever its file layers raise; any failure to read means the same here.
+            except Exception as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                _LOG.warning("checkpoint %d is damaged (%s): falling back to an older one", step, reason)
+                damaged.append(step)
+                continue
+            if set_aside and damaged:
+                self._set_aside(damaged)
+            return found
+        if steps:
+            raise DamagedCheckpointError(
+                f"workdir = {str(self._workdir)!r}: none of the checkpoints {steps} can be read; restore one from a "
+                "backup, or start again in another workdir"
+            )
+        return None
+
+    def _read(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore(), **items))
+        for name in abstract:
+            if fingerprint(restored[name]) != restored["meta"][name]:
+                raise ValueError(f"the checksum of {name!r} does not match its contents")
+        return {name: restored[name] for name in abstract}
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Move damaged checkpoints away, so that their steps can be saved again; the manager rereads the folder."""
+        folder = self._workdir / "damaged_checkpoints"
+        folder.mkdir(exist_ok=True)
+        self._manager.close()
+        for step in steps:
+            free = (folder / (f"{step}.{attempt}" if attempt else f"{step}") for attempt in itertools.count())
+            shutil.move(self._workdir / "checkpoints" / str(step), next(path for path in free if not path.exists()))
+        self._manager = self._open()
+
+
+def _split(state: TrainState) -> tuple[dict[str, Any], PyTree[Array]]:
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    ema = fields.pop("ema_params")
+    # Leaves in a list: Orbax stores plain containers, whatever the classes of optax and clu are called next year.
+    return {name: jax.tree.leaves(value) for name, value in fields.items()}, ema
+
+
+def _join(like: TrainState, train: dict[str, Any], ema: PyTree[Array]) -> TrainState:
+    values = {
+        name: jax.tree.unflatten(jax.tree.structure(getattr(like, name)), leaves) for name, leaves in train.items()
+    }
+    return TrainState(ema_params=ema, **values)

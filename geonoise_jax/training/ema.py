@@ -1,0 +1,79 @@
+"""Exponential moving averages of the parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from geonoise_jax.process import checks
+
+
+class EMA(Protocol):
+    """A rule for how much of the old average is kept."""
+
+    def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Return the weight of the old average at update ``step``, counted from 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """``ema <- rate ema + (1 - rate) params``.
+
+    Attributes:
+        rate: weight of the old average.
+        warmup: use ``min(rate, (1 + step) / (10 + step))``, which forgets the initial parameters soon.
+    """
+
+    rate: float = 0.999
+    warmup: bool = False
+
+    def __post_init__(self) -> None:
+        """Validate 0 <= rate <= 1."""
+        checks.real(self, "rate", low=0.0, high=1.0)
+
+    def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Return the weight of the old average at update ``step``, counted from 1."""
+        rate = jnp.float32(self.rate)
+        return jnp.minimum(rate, (1.0 + step) / (10.0 + step)) if self.warmup else rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """Power-function average (Karras et al. 2024, "Analyzing and improving the training dynamics", section 3.1).
+
+    The weight of the parameters at step s in the average at step t is proportional to s^gamma, a profile whose width
+    is a fixed fraction of the training so far; ``decay(t) = (1 - 1/t)^(gamma + 1)``.
+
+    Attributes:
+        sigma_rel: standard deviation of the profile relative to t, in (0, 0.28].
+    """
+
+    sigma_rel: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Validate sigma_rel; above 1 / sqrt(12) = 0.2887 the exponent would be negative."""
+        checks.real(self, "sigma_rel", low=0.0, open_low=True, high=0.28)
+
+    @property
+    def gamma(self) -> float:
+        """Exponent of the profile: sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))."""
+        inverse = self.sigma_rel**-2
+        return float(np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse]).real.max())
+
+    def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Return the weight of the old average at update ``step``, counted from 1."""
+        return (1.0 - 1.0 / step.astype(jnp.float32)) ** (self.gamma + 1.0)
+
+
+EMAS = {"constant": Constant, "power": Power}
+
+
+def update(ema: EMA, average: PyTree[Array], params: PyTree[Array], step: Int[Array, ""]) -> PyTree[Array]:
+    """Return the average after update ``step``, counted from 1."""
+    kept = ema.decay(step)
+    return jax.tree.map(lambda old, new: kept * old + (1.0 - kept) * new, average, params)

@@ -1,0 +1,127 @@
+"""Devices: the mesh, and where each array of the training state lives on it.
+
+Rules act on the tree of the state, not on the model: the path of a leaf, such as
+``opt_state/0/mu/down_0/conv/kernel``, is searched with each regular expression in turn, and the first match decides.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from geonoise_jax.config import nearest
+
+AXES = ("data", "model")
+LAYOUTS = ("replicated", "fsdp")
+# Below this size a split parameter costs more in communication than it saves in memory.
+_FSDP_MIN_ELEMENTS = 4096
+
+
+def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Return the mesh of axes ``data`` and ``model`` over all devices.
+
+    Raises:
+        ValueError: if the sizes do not use all devices, or the batch cannot be divided over the data axis.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.mesh.data, config.mesh.model]
+    if any(size != -1 and size < 1 for size in sizes) or sizes == [-1, -1]:
+        raise ValueError(f"mesh = {dict(zip(AXES, sizes, strict=True))}: sizes must be >= 1, one of them may be -1")
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = len(devices) // abs(math.prod(sizes)) or 1
+    if math.prod(sizes) != len(devices):
+        raise ValueError(
+            f"mesh = {dict(zip(AXES, sizes, strict=True))}: must use exactly the {len(devices)} devices there are"
+        )
+    _check_batch(config, sizes[0])
+    return Mesh(np.asarray(devices).reshape(sizes), AXES)
+
+
+def sampling_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Return a mesh with all devices on the data axis, for work that only splits batches."""
+    devices = jax.devices() if devices is None else devices
+    return Mesh(np.asarray(devices).reshape(-1, 1), AXES)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of an array that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_rows(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of a batch: its first axis over the data axis of the mesh."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def state_shardings(config: ConfigDict, mesh: Mesh, abstract: PyTree[jax.ShapeDtypeStruct]) -> PyTree[NamedSharding]:
+    """Return the sharding of every leaf of the training state.
+
+    ``sharding.rules`` come first: ``(regex, axes)`` with a mesh axis name or None for each array axis. Leaves that no
+    rule matches follow ``sharding.parameters``: ``replicated``, or ``fsdp``, which splits the largest axis that the
+    data axis divides.
+
+    Raises:
+        ValueError: on an unknown layout or mesh axis, or a rule that does not fit a leaf it matches.
+    """
+    layout = config.sharding.parameters
+    if layout not in LAYOUTS:
+        raise ValueError(f"sharding.parameters = {layout!r}: unknown{nearest(layout, LAYOUTS)}")
+    rules = [(pattern, tuple(axes)) for pattern, axes in config.sharding.rules]
+
+    def place(path: Any, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        name = path_name(path)
+        for pattern, axes in rules:
+            if leaf.ndim and re.search(pattern, name):
+                return NamedSharding(mesh, _checked(pattern, axes, name, leaf.shape, mesh))
+        split = _fsdp(leaf.shape, mesh.shape["data"]) if layout == "fsdp" else PartitionSpec()
+        return NamedSharding(mesh, split)
+
+    return jax.tree_util.tree_map_with_path(place, abstract)
+
+
+def path_name(path: Any) -> str:
+    """Return the path of a leaf as ``a/b/c``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _check_batch(config: ConfigDict, data_devices: int) -> None:
+    batch, accumulate = config.training.batch_size, config.training.accumulate
+    if accumulate < 1:
+        raise ValueError(f"training.accumulate = {accumulate}: must be at least 1")
+    if batch < 1 or batch % (accumulate * data_devices):
+        raise ValueError(
+            f"training.batch_size = {batch}: must be a positive multiple of training.accumulate = {accumulate} "
+            f"times the {data_devices} devices of the data axis, {accumulate * data_devices}"
+        )
+
+
+def _fsdp(shape: tuple[int, ...], size: int) -> PartitionSpec:
+    divisible = [axis for axis, length in enumerate(shape) if length % size == 0]
+    if size == 1 or math.prod(shape) < _FSDP_MIN_ELEMENTS or not divisible:
+        return PartitionSpec()
+    largest = max(divisible, key=lambda axis: shape[axis])
+    return PartitionSpec(*("data" if axis == largest else None for axis in range(len(shape))))
+
+
+def _checked(
+    pattern: str, axes: tuple[str | None, ...], name: str, shape: tuple[int, ...], mesh: Mesh
+) -> PartitionSpec:
+    problem = ""
+    if len(axes) != len(shape):
+        problem = f"names {len(axes)} axes"
+    for axis, length in zip(axes, shape, strict=False):
+        if axis is not None and axis not in mesh.shape:
+            problem = f"unknown mesh axis {axis!r}{nearest(axis, mesh.shape)}"
+        elif axis is not None and length % mesh.shape[axis]:
+            problem = f"mesh axis {axis!r} of size {mesh.shape[axis]} does not divide {length}"
+    if problem:
+        raise ValueError(f"sharding.rules: {pattern!r} -> {axes} matches {name} of shape {shape}, but {problem}")
+    return PartitionSpec(*axes)

@@ -1,0 +1,258 @@
+"""The loop's guard, metrics, samples and workdir; the loss; averages and learning rates."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+from geonoise_jax import build, config
+from geonoise_jax.config import ConfigDict
+from geonoise_jax.data.pipeline import Pipeline
+from geonoise_jax.fields import NetworkField
+from geonoise_jax.process import schedules, targets, times, weights
+from geonoise_jax.process.process import Process
+from geonoise_jax.training import ema, metrics
+from geonoise_jax.training import train as training
+from geonoise_jax.training.losses import Objective
+from geonoise_jax.training.optimizer import learning_rate, optimizer
+from geonoise_jax.training.train import DivergedError, train
+from tests.training_runs import circles, metrics_of
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def test_loss_falls_and_is_logged(data_dir: Path, tmp_path: Path) -> None:
+    choice = circles(data_dir, training__num_steps=400, training__log_every=50, sampling__every=200, sampling__num=20)
+    train(choice, tmp_path)
+    lines = metrics_of(tmp_path)
+    assert [line["step"] for line in lines] == list(range(50, 401, 50))
+    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+    assert set(lines[0]) == {"step", "loss", "grad_norm", "update_norm", "learning_rate"}
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["00000200.png", "00000400.png"]
+    with Image.open(tmp_path / "samples" / "00000400.png") as picture:
+        assert picture.size[0] > 300
+    assert "Total: " in (tmp_path / "parameters.txt").read_text()
+
+
+@pytest.mark.parametrize(("step", "kept"), [(5, "there is no checkpoint yet"), (45, r"steps \[20, 40\] are kept")])
+def test_divergence_names_the_step_and_keeps_the_checkpoints(
+    step: int, kept: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Pipeline.batch
+
+    def poisoned(self: Pipeline, at: int) -> dict[str, np.ndarray]:
+        batch = original(self, at)
+        return {**batch, "events": batch["events"] * np.nan} if at == step - 1 else batch
+
+    monkeypatch.setattr(Pipeline, "batch", poisoned)
+    with pytest.raises(DivergedError, match=rf"step {step}: loss = nan; .*{kept}"):
+        train(circles(data_dir, data__placement="host"), tmp_path)
+    monkeypatch.undo()
+    # What is kept is sound: without the poison the run goes through.
+    assert train(circles(data_dir, data__placement="host"), tmp_path).step == 60
+
+
+def test_divergence_at_a_checkpoint_step_is_not_saved(data_dir: Path, tmp_path: Path) -> None:
+    choice = circles(data_dir, checkpoint__every=1, optimizer__learning_rate=1e30, optimizer__warmup_steps=0)
+    with pytest.raises(DivergedError) as error:
+        train(choice, tmp_path)
+    failed = int(re.match(r"step (\d+)", str(error.value)).group(1))  # type: ignore[union-attr]
+    saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    assert failed not in saved
+
+
+def test_workdir_of_another_config_is_refused_and_untouched(data_dir: Path, tmp_path: Path) -> None:
+    train(circles(data_dir, training__num_steps=2), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    other = circles(data_dir, training__num_steps=4, optimizer__learning_rate=0.5, schedule__kwargs__t_min=0.01)
+    with pytest.raises(ValueError, match="belongs to another config") as error:
+        train(other, tmp_path)
+    assert "optimizer.learning_rate: 0.001 there, 0.5 now" in str(error.value)
+    assert "schedule.kwargs.t_min: '<not set>' there, 0.01 now" in str(error.value)
+    assert "num_steps" not in str(error.value)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+INTERVALS = [
+    ("training__num_steps", 0),
+    ("training__log_every", 0),
+    ("checkpoint__every", 0),
+    ("sampling__every", -1),
+    ("sampling__num", 0),
+    ("checkpoint__keep", 0),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), INTERVALS)
+def test_bad_intervals(key: str, value: int, data_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"{key.replace('__', '.')} = {value}: must be at least"):
+        train(circles(data_dir, "flow_matching,blind", **{key: value}), tmp_path)
+
+
+def test_metrics_log_rewinds_to_a_step(tmp_path: Path) -> None:
+    log = metrics.MetricsLog(tmp_path)
+    log.rewind(5)
+    for step in (10, 20, 30):
+        log.write(step, {"loss": 1.0 / step, "seconds": 2.0 * step})
+    with log.path.open("a") as file:
+        file.write('{"step": 40, "lo')
+    log.rewind(20)
+    assert metrics.read(log.path) == [{"step": s, "loss": 1.0 / s, "seconds": 2.0 * s} for s in (10, 20)]
+    assert log.seconds == 40.0
+    log.rewind(0)
+    assert log.path.read_text() == ""
+    log.close()
+
+
+class Affine:
+    """Stands in for a Flax module: predicts ``scale * u``."""
+
+    num_classes = 0
+
+    def apply(self, variables: dict[str, Any], u: jax.Array, *_: Any, **__: Any) -> jax.Array:
+        return variables["params"] * u
+
+
+@pytest.mark.parametrize("target", [targets.Velocity(), targets.Noise()])
+def test_loss_is_the_weighted_mean_square(target: targets.Target) -> None:
+    """Against the sum written out for one sample at a time."""
+    schedule = schedules.VPLinear()
+    process = Process(schedule, target)
+    objective = Objective(times.Uniform(0.001, 1.0), weights.NoisePower(schedule, 1.5))
+    field = NetworkField(jnp.asarray(0.3), Affine(), process, (4, 2), blind=True)
+    x = jax.random.normal(jax.random.key(0), (6, 4, 2))
+    draws = objective.draw(jax.random.key(1), x, None)
+    total = 0.0
+    for i in range(6):
+        k = process.coeffs(draws.t[i])
+        u, r = k.a * x[i] + k.b * draws.eps[i], k.c * x[i] + k.d * draws.eps[i]
+        total += float(k.b**1.5 * jnp.mean((0.3 * u - r) ** 2)) / 6
+    np.testing.assert_allclose(objective.loss(field, draws), total, rtol=1e-5)
+
+
+def test_minimiser_of_the_loss_is_the_exact_field() -> None:
+    """For Gaussian data and one noise level the best scale is known: E[u r] / E[u u]."""
+    process = Process(schedules.Linear(), targets.Velocity())
+    level = times.Uniform(0.5, 0.5 + 1e-6)
+    objective = Objective(level, weights.Unit(process.schedule))
+    x = 2.0 * jax.random.normal(jax.random.key(0), (200_000, 1))
+    draws = objective.draw(jax.random.key(1), x, None)
+
+    def loss(scale: jax.Array) -> jax.Array:
+        return objective.loss(NetworkField(scale, Affine(), process, (1,), blind=True), draws)
+
+    slope, curvature = jax.grad(loss)(0.0), jax.hessian(loss)(0.0)
+    np.testing.assert_allclose(-slope / curvature, (-0.5 * 4.0 + 0.5) / (0.25 * 4.0 + 0.25), atol=0.01)
+
+
+def test_label_dropout() -> None:
+    objective = Objective(times.Uniform(0.0, 1.0), weights.Unit(schedules.Linear()), label_dropout=0.25, null_label=7)
+    draws = objective.draw(jax.random.key(0), jnp.zeros((4000, 1)), jnp.full(4000, 3))
+    labels = np.asarray(draws.labels)
+    assert set(np.unique(labels)) == {3, 7}
+    assert np.mean(labels == 7) == pytest.approx(0.25, abs=0.03)
+    with pytest.raises(ValueError, match=r"model.label_dropout = 1.5: must be in \[0, 1\]"):
+        Objective(times.Uniform(0.0, 1.0), weights.Unit(schedules.Linear()), label_dropout=1.5)
+
+
+def averaged(rule: ema.EMA, values: np.ndarray) -> float:
+    average = jnp.zeros(())
+    for step, value in enumerate(values, start=1):
+        average = ema.update(rule, average, jnp.asarray(value, jnp.float32), jnp.asarray(step))
+    return float(average)
+
+
+def test_constant_average() -> None:
+    values = np.linspace(1.0, 2.0, 50)
+    weight = 0.1 * 0.9 ** np.arange(49, -1, -1)
+    np.testing.assert_allclose(averaged(ema.Constant(0.9), values), weight @ values, rtol=1e-5)
+    warm = ema.Constant(0.9, warmup=True)
+    np.testing.assert_allclose([warm.decay(jnp.asarray(s)) for s in (1, 1000)], [2 / 11, 0.9], rtol=1e-6)
+
+
+@pytest.mark.parametrize("sigma_rel", [0.05, 0.1, 0.25])
+def test_power_average_has_the_profile_it_promises(sigma_rel: float) -> None:
+    """The weight of step s is about s^gamma, of relative standard deviation sigma_rel; the start is forgotten."""
+    rule = ema.Power(sigma_rel)
+    assert float(rule.decay(jnp.asarray(1))) == 0.0
+    num = 2000
+    kept = np.array([float(rule.decay(jnp.asarray(step))) for step in range(1, num + 1)])
+    weight = (1 - kept) * np.append(np.cumprod(kept[:0:-1])[::-1], 1.0)
+    np.testing.assert_allclose(weight.sum(), 1.0, rtol=1e-4)
+    position = np.arange(1, num + 1) / num
+    mean = weight @ position
+    assert np.sqrt(weight @ (position - mean) ** 2) == pytest.approx(sigma_rel, rel=0.02)
+
+
+def test_bad_averages() -> None:
+    with pytest.raises(ValueError, match=r"Constant.rate = 1.5: must be a finite number in \[0, 1\]"):
+        ema.Constant(1.5)
+    with pytest.raises(ValueError, match=r"Power.sigma_rel = 0.5: must be a finite number in \(0, 0.28\]"):
+        ema.Power(0.5)
+
+
+def digits(**overrides: Any) -> ConfigDict:
+    choice = config.load("configs/digits.py")
+    return config.override(choice, [(key.replace("__", "."), str(value)) for key, value in overrides.items()])
+
+
+def test_learning_rate_warms_up_and_decays() -> None:
+    rate = learning_rate(digits(optimizer__learning_rate=0.1, optimizer__warmup_steps=10, training__num_steps=110))
+    np.testing.assert_allclose([rate(s) for s in (0, 4, 9, 10)], [0.01, 0.05, 0.1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose([rate(60), rate(110)], [0.05, 0.0], atol=1e-7)
+    flat = learning_rate(digits(optimizer__decay="constant", optimizer__warmup_steps=0, optimizer__learning_rate=0.3))
+    np.testing.assert_allclose([flat(0), flat(10**6)], 0.3, rtol=1e-6)
+
+
+def test_gradients_are_clipped_by_their_global_norm() -> None:
+    params = {"a": jnp.zeros(3), "b": jnp.zeros(())}
+    grads = {"a": jnp.array([3.0, 0.0, 0.0]), "b": jnp.asarray(4.0)}
+    common = {"optimizer__learning_rate": 1.0, "optimizer__warmup_steps": 0, "optimizer__decay": "constant"}
+    for clip, norm in ((1.0, 1.0), (0.0, 5.0), (10.0, 5.0)):
+        choice = digits(**common, optimizer__clip_norm=clip, optimizer__name="sgd")
+        chain = optimizer(choice)
+        updates, _ = chain.update(grads, chain.init(params), params)
+        np.testing.assert_allclose(optax.tree.norm(updates), norm, rtol=1e-6)
+
+
+BAD_OPTIMIZERS = [
+    ({"optimizer__name": "adamm"}, "optimizer.name = 'adamm': unknown; did you mean adam"),
+    ({"optimizer__decay": "cosin"}, "optimizer.decay = 'cosin': unknown; did you mean cosine"),
+    ({"optimizer__learning_rate": 0.0}, "optimizer.learning_rate = 0.0: must be positive"),
+    ({"optimizer__warmup_steps": -1}, "optimizer.warmup_steps = -1"),
+    ({"optimizer__clip_norm": -1.0}, "optimizer.clip_norm = -1.0"),
+    ({"optimizer__kwargs__beta1": 0.9}, "optimizer.kwargs.beta1: not an argument of adam"),
+    ({"optimizer__kwargs__learning_rate": 0.9}, "optimizer.kwargs.learning_rate: not an argument of adam"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD_OPTIMIZERS, ids=[message for _, message in BAD_OPTIMIZERS])
+def test_bad_optimizers(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        optimizer(digits(**overrides))
+
+
+def test_workdir_files_restore_the_config(data_dir: Path, tmp_path: Path) -> None:
+    choice = circles(data_dir, training__num_steps=1)
+    train(choice, tmp_path)
+    stored = training.workdir.read_config(tmp_path)
+    assert not config.differences(stored, choice)
+    assert training.workdir.read_facts(tmp_path) == training.workdir.Facts((3,), 2)
+    assert json.loads((tmp_path / "data.json").read_text()) == {"event_shape": [3], "num_classes": 2}
+    with pytest.raises(ValueError, match="no such folder"):
+        training.workdir.read_config(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"no config\.json in it"):
+        training.workdir.read_config(tmp_path / "checkpoints")
+    assert build.process(stored) == build.process(choice)
