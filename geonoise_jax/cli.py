@@ -1,0 +1,127 @@
+"""The command line: ``geonoise demo|train|sample``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from geonoise_jax import runtime
+
+# Exit status of a process that a signal ended, by the shell's convention.
+_SIGNAL_STATUS = {"SIGTERM": 143, "SIGINT": 130}
+_OVERRIDE = "--config."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return the exit status.
+
+    Bad input, and a file that cannot be read or written, ends with status 2 and one line on standard error; a training
+    run that was stopped by a signal, after saving its state, with the status of that signal.
+    """
+    runtime.configure()
+    arguments, overrides = _parse(sys.argv[1:] if argv is None else list(argv))
+    try:
+        return arguments.run(arguments, overrides)
+    except (ValueError, OSError) as error:
+        print(f"geonoise {arguments.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the argument parser of all subcommands."""
+    root = argparse.ArgumentParser(prog="geonoise", description="Noise-conditional and noise-blind generative models.")
+    commands = root.add_subparsers(dest="command", required=True, metavar="demo|train|sample")
+    _add_demo(commands)
+    _add_train(commands)
+    _add_sample(commands)
+    return root
+
+
+def _parse(words: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
+    """Split ``--config.KEY=VALUE`` overrides from the arguments that argparse knows."""
+    known, overrides = [], []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith(_OVERRIDE):
+            known.append(word)
+            continue
+        key, equals, value = word.removeprefix(_OVERRIDE).partition("=")
+        following = value if equals else next(rest, None)
+        if following is None:
+            parser().error(f"{word}: needs a value")
+        overrides.append((key, following))
+    arguments = parser().parse_args(known)
+    if overrides and arguments.command != "train":
+        parser().error(f"{_OVERRIDE}{overrides[0][0]}: only train takes overrides of the config")
+    return arguments, overrides
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("demo", help="train, sample and compare four models on real digits, in minutes")
+    command.add_argument("--out", type=Path, default=Path("demo"), help="folder of the results (default: demo)")
+    command.add_argument("--quick", action="store_true", help="a quarter of the training: under 2 minutes on 2 cores")
+    command.set_defaults(run=_demo)
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "train",
+        help="train the model of a config, or resume it",
+        epilog="Any key of the config can be changed: --config.training.num_steps=2000",
+    )
+    command.add_argument(
+        "--config", required=True, metavar="FILE.py[:VARIANT]", help="e.g. configs/digits.py:ddpm,blind"
+    )
+    command.add_argument("--workdir", required=True, type=Path, help="folder of the run; resumed if it holds one")
+    command.set_defaults(run=_train)
+
+
+def _add_sample(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("sample", help="draw samples from a trained workdir")
+    command.add_argument("--workdir", required=True, type=Path, help="workdir of a training run")
+    command.add_argument("--num", type=int, default=64, help="number of samples (default: 64)")
+    command.add_argument("--out", type=Path, help="file name without ending (default: WORKDIR/samples/samples)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the start noise (default: 0)")
+    command.add_argument("--sampler", help="euler or heun (default: the config's)")
+    command.add_argument("--num-steps", type=int, help="steps of the time grid (default: the config's)")
+    command.add_argument("--grid", help="uniform, rho or log_snr (default: the config's)")
+    command.add_argument("--batch-size", type=int, help="samples computed at once (default: the config's)")
+    command.add_argument("--label", type=int, help="class of all samples, for a class-conditional model")
+    command.set_defaults(run=_sample)
+
+
+def _demo(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
+    from geonoise_jax import demo
+
+    result = demo.run(arguments.out, quick=arguments.quick)
+    print(result)
+    return 0
+
+
+def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
+    from geonoise_jax import config
+    from geonoise_jax.training.train import train
+
+    result = train(config.override(config.load(arguments.config), overrides), arguments.workdir)
+    if result.stopped_by:
+        print(f"{result.stopped_by}: saved step {result.step}; the same command resumes there", file=sys.stderr)
+        return _SIGNAL_STATUS[result.stopped_by]
+    print(f"trained to step {result.step}: {arguments.workdir}")
+    return 0
+
+
+def _sample(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
+    from geonoise_jax.evaluation import draw
+
+    names = ("num", "seed", "sampler", "num_steps", "grid", "batch_size", "label")
+    options = draw.Options(**{name: getattr(arguments, name) for name in names})
+    out = arguments.out or arguments.workdir / "samples" / "samples"
+    for path in draw.draw(arguments.workdir, out, options):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

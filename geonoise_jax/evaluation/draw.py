@@ -1,0 +1,115 @@
+"""Samples from a workdir, as a picture and as arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from geonoise_jax.evaluation.restore import Trained, restore_field
+from geonoise_jax.figures import pictures
+from geonoise_jax.progress import Progress
+from geonoise_jax.sampling.generate import sample
+from geonoise_jax.training.sharding import sampling_mesh
+
+_PICTURE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Choices for drawing samples; None means what the config of the run says.
+
+    Attributes:
+        num: number of samples.
+        seed: seed of the start noise.
+        sampler: solver name.
+        num_steps: steps of the time grid.
+        grid: name of the time grid.
+        batch_size: samples computed at once over all devices, rounded up to a multiple of the devices.
+        label: one class for all samples of a class-conditional model; otherwise the classes take turns.
+    """
+
+    num: int
+    seed: int = 0
+    sampler: str | None = None
+    num_steps: int | None = None
+    grid: str | None = None
+    batch_size: int | None = None
+    label: int | None = None
+
+
+def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
+    """Restore a workdir's field, draw samples over all devices, and write ``OUT.png`` and ``OUT.npz``.
+
+    The .npz holds ``samples`` [num, *event] in model space, ``labels`` if there are classes, and ``step``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: if the folder is no workdir, or an option is out of its range.
+    """
+    mesh = sampling_mesh()
+    trained = restore_field(folder, mesh)
+    labels = class_labels(trained, options)
+    settings = resolved(options, trained.config)
+    batch = min(settings.batch_size, max(options.num, 1))
+    progress = Progress("sample", options.num, "samples")
+    samples = sample(
+        trained.field,
+        jax.random.key(options.seed),
+        options.num,
+        settings.sampler,
+        settings.num_steps,
+        grid=settings.grid,
+        denoise=trained.config.sampling.denoise,
+        labels=labels,
+        batch_size=-(-batch // mesh.size) * mesh.size,
+        mesh=mesh,
+        on_batch=lambda done, _: progress.update(done),
+    )
+    progress.close()
+    return _write(Path(out), samples, labels, trained.step)
+
+
+def resolved(options: Options, config: ConfigDict) -> Any:
+    """Return the options with every None replaced by what the config says.
+
+    Raises:
+        ValueError: if the batch size is not positive; the other options are checked where they are used.
+    """
+    names = [field.name for field in dataclasses.fields(options) if field.name in config.sampling]
+    left_open = {name: config.sampling[name] for name in names if getattr(options, name) is None}
+    chosen: Any = dataclasses.replace(options, **left_open)
+    if chosen.batch_size < 1:
+        raise ValueError(f"batch_size = {chosen.batch_size}: must be at least 1")
+    return chosen
+
+
+def class_labels(trained: Trained, options: Options) -> np.ndarray | None:
+    """Return the class of each sample, or None for a model without classes.
+
+    Raises:
+        ValueError: if a label is given that the model does not have.
+    """
+    classes = trained.field.module.num_classes
+    if options.label is not None and not 0 <= options.label < classes:
+        allowed = f"in 0..{classes - 1}" if classes else "left out: the model has no classes"
+        raise ValueError(f"label = {options.label}: must be {allowed}")
+    if not classes:
+        return None
+    one = options.label
+    return np.arange(options.num, dtype=np.int32) % classes if one is None else np.full(options.num, one, np.int32)
+
+
+def _write(out: Path, samples: np.ndarray, labels: np.ndarray | None, step: int) -> list[Path]:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    png, npz = out.with_name(out.name + ".png"), out.with_name(out.name + ".npz")
+    pictures.save(pictures.sample_picture(samples[:_PICTURE], title=f"step {step}"), png)
+    arrays: dict[str, Any] = {"samples": samples, "step": step}
+    np.savez_compressed(npz, **(arrays if labels is None else {**arrays, "labels": labels}))
+    return [png, npz]

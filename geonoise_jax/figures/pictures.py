@@ -1,0 +1,107 @@
+"""Pictures of samples: grids of images, scatter plots of vectors."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.figure import Figure
+from PIL import Image
+
+_MIN_TILE = 32
+_BORDER = 1
+_BACKGROUND = 255
+
+
+def image_grid(images: UInt8[np.ndarray, "n h w c"], *, columns: int | None = None) -> Image.Image:
+    """Lay images out in rows, enlarged by a whole factor to at least 32 pixels, with a thin white border.
+
+    Args:
+        images: 1, 3 or 4 channels; of any other number the first is shown.
+        columns: images in a row; as square as possible by default.
+
+    Raises:
+        ValueError: if there are no images.
+    """
+    if len(images) == 0:
+        raise ValueError("images: there must be at least one")
+    images = images if images.shape[-1] in (1, 3, 4) else images[..., :1]
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    factor = max(1, math.ceil(_MIN_TILE / max(images.shape[1:3])))
+    tiles = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    height, width = tiles.shape[1] + _BORDER, tiles.shape[2] + _BORDER
+    rows = math.ceil(len(tiles) / columns)
+    canvas = np.full((rows * height + _BORDER, columns * width + _BORDER, tiles.shape[3]), _BACKGROUND, np.uint8)
+    for position, tile in enumerate(tiles):
+        top, left = (position // columns) * height + _BORDER, (position % columns) * width + _BORDER
+        canvas[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return Image.fromarray(canvas[..., 0] if canvas.shape[-1] == 1 else canvas)
+
+
+def to_pixels(x: Float[np.ndarray, "*b h w c"]) -> UInt8[np.ndarray, "*b h w c"]:
+    """Map model space [-1, 1] to displayable 0..255, clipped; not-a-number becomes black."""
+    finite = np.nan_to_num(np.asarray(x, np.float32), nan=-1.0).clip(-1.0, 1.0)
+    return np.rint((finite + 1.0) * 127.5).astype(np.uint8)
+
+
+def scatter(
+    samples: Float[np.ndarray, "n *event"], reference: Float[np.ndarray, "m *event"] | None, *, title: str = ""
+) -> Image.Image:
+    """Plot vectors in the plane of the two leading principal components of the reference, which is shown in grey.
+
+    The axes span twice the reference; the number of samples outside, those that are not finite among them, is given in
+    the title. Without a reference the samples are their own.
+    """
+    finite = _finite_rows(samples)
+    plane, points = _principal_plane(finite if reference is None else _finite_rows(reference), finite)
+    limit = 2.0 * np.abs(plane).max(initial=0.0) or 1.0
+    outside = len(samples) - int((np.abs(points) <= limit).all(axis=1).sum())
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    panel = figure.subplots()
+    if reference is not None:
+        panel.plot(plane[:, 0], plane[:, 1], ".", markersize=3, color="0.75", label="data")
+    panel.plot(points[:, 0], points[:, 1], ".", markersize=3, color="tab:blue", alpha=0.6, label="samples")
+    panel.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="PC 1", ylabel="PC 2")
+    panel.set_title(title + (f"  ({outside} outside)" if outside else ""))
+    panel.legend(loc="upper right")
+    return _to_image(figure)
+
+
+def sample_picture(
+    samples: Float[np.ndarray, "n *event"], reference: Float[np.ndarray, "m *event"] | None = None, *, title: str = ""
+) -> Image.Image:
+    """Return the picture that suits the samples: a grid of images, or a scatter plot of vectors over the reference."""
+    return image_grid(to_pixels(samples)) if samples.ndim == 4 else scatter(samples, reference, title=title)
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Write a PNG, making its folder; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    picture.save(draft, format="PNG")
+    draft.replace(path)
+
+
+def _finite_rows(points: np.ndarray) -> Float[np.ndarray, "n d"]:
+    flat = points.reshape(len(points), -1).astype(np.float64)
+    return flat[np.isfinite(flat).all(axis=1)]
+
+
+def _principal_plane(
+    base: Float[np.ndarray, "m d"], points: Float[np.ndarray, "n d"]
+) -> tuple[Float[np.ndarray, "m 2"], Float[np.ndarray, "n 2"]]:
+    """Return both sets in the plane of the two leading principal components of the first, which may have fewer."""
+    center = base.mean(axis=0) if len(base) else np.zeros(base.shape[1])
+    directions = np.linalg.svd(base - center, full_matrices=False)[2][:2]
+    axes = np.zeros((2, base.shape[1]))
+    axes[: len(directions)] = directions
+    return (base - center) @ axes.T, (points - center) @ axes.T
+
+
+def _to_image(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return Image.open(buffer)
