@@ -117,6 +117,10 @@ def test_no_checkpoint_yet(finished: tuple[ConfigDict, Path], run: tuple[ConfigD
     shutil.rmtree(folder / "checkpoints")
     with pytest.raises(ValueError, match="has no checkpoint yet"):
         restore_field(folder, sampling_mesh())
+    assert not (folder / "checkpoints").exists()
+    (folder / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
+        restore_field(folder, sampling_mesh())
 
 
 def test_old_checkpoints_are_dropped(finished: tuple[ConfigDict, Path], tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def restore_field(folder: str | Path, mesh: Mesh) -> Trained:
     shapes = jax.eval_shape(functools.partial(init_params, module, facts.event_shape), jax.random.key(0))
     where = sharding.replicated(mesh)
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes)
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpoints(folder, read_only=True)
     try:
         step, params = checkpoints.restore_ema(abstract)
     finally:

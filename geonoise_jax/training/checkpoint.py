@@ -30,12 +30,13 @@ class DamagedCheckpointError(ValueError):
 class Checkpoints:
     """The checkpoints of one workdir."""
 
-    def __init__(self, workdir: Path, *, keep: int = 3) -> None:
+    def __init__(self, workdir: Path, *, keep: int = 3, read_only: bool = False) -> None:
         """Open the folder, making it if need be.
 
         Args:
             workdir: the run's folder.
             keep: number of latest checkpoints that are kept.
+            read_only: make and delete nothing.
 
         Raises:
             ValueError: if keep is not positive.
@@ -44,6 +45,7 @@ class Checkpoints:
             raise ValueError(f"checkpoint.keep = {keep}: must be at least 1")
         self._workdir = workdir.resolve()
         self._keep = keep
+        self._read_only = read_only
         self._manager = self._open()
 
     @property
@@ -100,8 +102,13 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         # On CPU the arrays are not copied before an asynchronous save, while the next step overwrites (donates) them.
         background = jax.default_backend() != "cpu"
-        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=background)
-        return ocp.CheckpointManager(self._workdir / "checkpoints", options=options)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep, enable_async_checkpointing=background, read_only=self._read_only
+        )
+        folder = self._workdir / "checkpoints"
+        if self._read_only and not folder.is_dir():
+            raise ValueError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
+        return ocp.CheckpointManager(folder, options=options)
 
     def _latest_sound(self, abstract: dict[str, Any], *, set_aside: bool) -> tuple[int, dict[str, Any]] | None:
         steps, damaged = self.steps, []
