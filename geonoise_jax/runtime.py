@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 
+from absl import logging as absl_logging
+
 # jaxlib 0.10 sends CPU convolutions to a library that uses little more than one core; this flag restores the
 # multi-threaded ones (forward convolutions about twice as fast). Other versions do not know it and would abort.
 _CPU_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution,-individual_dot"
@@ -18,6 +20,8 @@ def configure() -> None:
 
     Flags the user has set are kept. Nothing here can fail a program: an unknown jaxlib gets no flag.
     """
+    # Orbax narrates every file it touches there; what matters of it reaches this package as exceptions.
+    absl_logging.set_verbosity(absl_logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("geonoise_jax")

@@ -210,7 +210,8 @@ class _Loop:
                 "lower optimizer.learning_rate or optimizer.clip_norm in a new workdir"
             )
         batch = self._setup.config.training.batch_size
-        self._progress.update(step, f"loss {values.loss:.4f}  {self._progress.rate * batch:.0f} images/s")
+        speed = f"  {self._progress.rate * batch:.0f} images/s" if self._progress.rate else ""
+        self._progress.update(step, f"loss {values.loss:.4f}{speed}")
         if step % self._setup.config.training.log_every == 0:
             self._write(step, values)
 

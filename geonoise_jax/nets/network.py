@@ -1,0 +1,106 @@
+"""The call contract and the fields that all networks share.
+
+A network maps `u [B, *event]` to a prediction of the same shape. `t` is a *noise feature* that the caller has brought
+to roughly unit range (t / t_max, or log-SNR / 4). A **blind** network (`conditional=False`) has no time parameters at
+all: it accepts t, so that both kinds are called alike, and never looks at it.
+
+Precision: parameters are float32; matrix products and convolutions run in `dtype`; normalisation statistics, softmax
+and the conditioning branch run in float32; the result is float32. `dtype="float64"` (under jax_enable_x64, for
+derivative checks and stability studies) raises all of these to float64, the stored parameters excepted.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from geonoise_jax.nets.conditioning import Conditioning
+
+COMPUTE_DTYPES = ("float32", "bfloat16", "float64")
+
+
+def resolve_dtype(dtype: str | np.dtype | type) -> np.dtype:
+    """The compute dtype as a numpy dtype.
+
+    Raises:
+      ValueError: not one of COMPUTE_DTYPES, or float64 without jax_enable_x64.
+    """
+    try:
+        resolved = jnp.dtype(dtype)
+    except TypeError:
+        resolved = None
+    if resolved is None or resolved.name not in COMPUTE_DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(COMPUTE_DTYPES)}, got {dtype!r}")
+    if resolved.name == "float64" and not jax.config.read("jax_enable_x64"):
+        raise ValueError("dtype 'float64' needs jax_enable_x64")
+    return resolved
+
+
+def accumulation_dtype(dtype: str | np.dtype | type) -> np.dtype:
+    """The dtype of statistics, softmax, embeddings and results: float32, or float64 if computing in that."""
+    return jnp.dtype("float64" if resolve_dtype(dtype).name == "float64" else "float32")
+
+
+def check_integer(name: str, value: int, minimum: int) -> None:
+    """Refuse anything but an integer of at least `minimum` with a ValueError that names the field."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
+
+
+class Network(nn.Module):
+    """Base of all networks: `net(u, t=None, labels=None, *, train=False)`, fields keyword-only.
+
+    Attributes:
+      conditional: True: t is used and required. False: blind.
+      num_classes: 0: no class labels. Otherwise labels 0..num_classes, of which the last means "no class" (used for
+        classifier-free guidance, and for every sample when labels is None).
+      dropout: rate in [0, 1), active only in calls with train=True, which then need an rng named 'dropout'.
+      dtype: compute dtype, one of COMPUTE_DTYPES.
+
+    Raises:
+      ValueError: at construction, for a field outside these ranges.
+    """
+
+    conditional: bool = True
+    num_classes: int = 0
+    dropout: float = 0.0
+    dtype: str | np.dtype | type = "float32"
+
+    def __post_init__(self) -> None:
+        # A string such as "False" would count as true.
+        if not isinstance(self.conditional, bool):
+            raise ValueError(f"conditional must be True or False, got {self.conditional!r}")
+        check_integer("num_classes", self.num_classes, 0)
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
+        resolve_dtype(self.dtype)
+        super().__post_init__()
+
+    def condition(
+        self, u: Float[Array, "b *event"], t: Float[Array, "b"] | None, labels: Int[Array, "b"] | None, width: int
+    ) -> Float[Array, "b {width}"] | None:
+        """The conditioning vector [B, width], or None for a blind network without classes (see `Conditioning`)."""
+        dtype = accumulation_dtype(self.dtype)
+        embed = Conditioning(width, self.conditional, self.num_classes, dtype, name="conditioning")
+        return embed(u.shape[0], t, labels)
+
+
+def check_input(u: Float[Array, "b *event"], layout: str, rank: int | None = None) -> None:
+    """Refuse inputs that are not real floating-point arrays of the given rank with non-empty event axes.
+
+    Args:
+      u: the network's input.
+      layout: how the message calls the expected axes, such as "[B, H, W, C]".
+      rank: the required number of axes; None: at least 2.
+
+    Raises:
+      ValueError: naming the shape or dtype found.
+    """
+    wrong_rank = u.ndim < 2 if rank is None else u.ndim != rank
+    if wrong_rank or 0 in u.shape[1:]:
+        raise ValueError(f"u must have shape {layout} with non-empty event axes, got shape {u.shape}")
+    if not jnp.issubdtype(u.dtype, jnp.floating):
+        raise ValueError(f"u must be floating point, got dtype {u.dtype}")

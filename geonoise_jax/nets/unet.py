@@ -1,0 +1,176 @@
+"""A residual U-Net for images: that of DDPM (Ho et al. 2020) with scale-shift conditioning (Dhariwal & Nichol 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from geonoise_jax.nets.layers import Downsample, GroupNorm, ResBlock, SelfAttention, Upsample, check_heads, conv3x3
+from geonoise_jax.nets.network import Network, accumulation_dtype, check_input, check_integer
+
+Images = Float[Array, "b h w c"]
+
+
+class UNet(Network, kw_only=True):
+    """Residual U-Net over [B, H, W, C] with any C, for images at least as large as its down-sampling factor.
+
+    Level i has `base_channels * channel_multipliers[i]` channels at 1/2^i of the resolution. On the way down each level
+    has `blocks_per_level` residual blocks and, except the last, a strided convolution; on the way up
+    `blocks_per_level + 1` blocks, each joined with one stored activation, and nearest-neighbour up-sampling with a
+    convolution. The conditioning vector has 4 * base_channels entries and scales and shifts the second normalisation
+    of every block.
+
+    If H or W is not a multiple of 2^(levels-1), the image is padded with zeros on both sides (the odd row or column
+    at the bottom or right) to the next multiple, and the output is cropped; all statistics include the padding.
+
+    The last convolution of every block, the attention's last layer and the output convolution start at zero: the
+    untrained network returns 0.
+
+    Attributes:
+      base_channels: channels of the first level.
+      channel_multipliers: one positive integer for each level.
+      blocks_per_level: residual blocks per level on the way down.
+      attention_resolutions: attention follows each block of the levels whose (padded) feature map has
+        max(height, width) in this list.
+      middle_attention: attention between the two blocks in the middle.
+      num_heads: heads of every attention; must divide the channels of every level if there is any attention.
+
+    Raises:
+      ValueError: at construction, for a field out of range (see also `Network`).
+    """
+
+    base_channels: int = 32
+    channel_multipliers: Sequence[int] = (1, 2, 2)
+    blocks_per_level: int = 2
+    attention_resolutions: Sequence[int] = ()
+    middle_attention: bool = True
+    num_heads: int = 1
+
+    def __post_init__(self) -> None:
+        # Tuples keep the module hashable when a config passes lists.
+        self.channel_multipliers = _checked_tuple("channel_multipliers", self.channel_multipliers)
+        self.attention_resolutions = _checked_tuple("attention_resolutions", self.attention_resolutions)
+        if not self.channel_multipliers:
+            raise ValueError("channel_multipliers must name at least one level, got an empty sequence")
+        for name in ("base_channels", "blocks_per_level", "num_heads"):
+            check_integer(name, getattr(self, name), 1)
+        if not isinstance(self.middle_attention, bool):
+            raise ValueError(f"middle_attention must be True or False, got {self.middle_attention!r}")
+        if self.middle_attention or self.attention_resolutions:
+            for multiplier in self.channel_multipliers:
+                check_heads(self.num_heads, self.base_channels * multiplier)
+        super().__post_init__()
+
+    @property
+    def factor(self) -> int:
+        """The down-sampling factor 2^(levels-1)."""
+        return 2 ** (len(self.channel_multipliers) - 1)
+
+    @nn.compact
+    def __call__(
+        self,
+        u: Images,
+        t: Float[Array, "b"] | None = None,
+        labels: Int[Array, "b"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Images:
+        """Predict for a batch of images.
+
+        Args:
+          u: [B, H, W, C] inputs.
+          t: [B] noise features of roughly unit range; ignored, and may be None, in a blind network.
+          labels: [B] integers in 0..num_classes; None: no class.
+          train: activate dropout, with the rng named 'dropout'.
+
+        Returns:
+          [B, H, W, C] in float32 (float64 if dtype is float64).
+
+        Raises:
+          ValueError: u, t or labels of a wrong shape or dtype; t missing in a conditional network; an image smaller
+            than the factor; an attention resolution that no level has.
+        """
+        check_input(u, "[B, H, W, C]", rank=4)
+        padded, margins = self._pad(u)
+        self._check_attention(padded)
+        condition = self.condition(u, t, labels, 4 * self.base_channels)
+        hidden, stored = self._encode(padded.astype(self.dtype), condition, train)
+        hidden = self._middle(hidden, condition, train)
+        hidden = self._decode(hidden, stored, condition, train)
+        (top, left), (height, width) = margins, u.shape[1:3]
+        return self._head(hidden, u.shape[-1])[:, top : top + height, left : left + width]
+
+    def _pad(self, u: Images) -> tuple[Images, tuple[int, int]]:
+        """Zero-pad height and width to multiples of the factor; the margins are those at the top and left."""
+        if min(u.shape[1:3]) < self.factor:
+            raise ValueError(
+                f"u of shape {u.shape}: height and width must be at least {self.factor} for "
+                f"{len(self.channel_multipliers)} levels; use fewer channel_multipliers"
+            )
+        (top, bottom), (left, right) = ((-n % self.factor // 2, (-n % self.factor + 1) // 2) for n in u.shape[1:3])
+        return jnp.pad(u, ((0, 0), (top, bottom), (left, right), (0, 0))), (top, left)
+
+    def _check_attention(self, padded: Images) -> None:
+        available = [max(padded.shape[1:3]) // 2**i for i in range(len(self.channel_multipliers))]
+        missing = [r for r in self.attention_resolutions if r not in available]
+        if missing:
+            raise ValueError(
+                f"attention_resolutions {missing} do not occur for images padded to {padded.shape[1]}x"
+                f"{padded.shape[2]}; the levels have {available}"
+            )
+
+    def _block(self, name: str, level: int, x: Images, condition: Float[Array, "b e"] | None, train: bool) -> Images:
+        """A residual block, then attention if this resolution is attended."""
+        channels = self.base_channels * self.channel_multipliers[level]
+        x = ResBlock(channels, self.dropout, self.dtype, name=name)(x, condition, train=train)
+        if max(x.shape[1:3]) in self.attention_resolutions:
+            x = SelfAttention(self.num_heads, self.dtype, name=f"{name}_attention")(x)
+        return x
+
+    def _encode(self, x: Images, condition: Float[Array, "b e"] | None, train: bool) -> tuple[Images, list[Images]]:
+        """The way down: the coarsest activation, and all activations that the way up joins, in order."""
+        x = conv3x3(self.base_channels, self.dtype, "input")(x)
+        stored = [x]
+        for level in range(len(self.channel_multipliers)):
+            if level > 0:
+                x = Downsample(self.dtype, name=f"down_{level}_resample")(x)
+                stored.append(x)
+            for i in range(self.blocks_per_level):
+                x = self._block(f"down_{level}_block_{i}", level, x, condition, train)
+                stored.append(x)
+        return x, stored
+
+    def _middle(self, x: Images, condition: Float[Array, "b e"] | None, train: bool) -> Images:
+        channels = x.shape[-1]
+        x = ResBlock(channels, self.dropout, self.dtype, name="middle_block_0")(x, condition, train=train)
+        if self.middle_attention:
+            x = SelfAttention(self.num_heads, self.dtype, name="middle_attention")(x)
+        return ResBlock(channels, self.dropout, self.dtype, name="middle_block_1")(x, condition, train=train)
+
+    def _decode(self, x: Images, stored: list[Images], condition: Float[Array, "b e"] | None, train: bool) -> Images:
+        """The way up, which takes the stored activations in reverse order, `blocks_per_level + 1` at each level."""
+        reverse = iter(reversed(stored))
+        for level in reversed(range(len(self.channel_multipliers))):
+            for i in range(self.blocks_per_level + 1):
+                joined = jnp.concatenate([x, next(reverse)], axis=-1)
+                x = self._block(f"up_{level}_block_{i}", level, joined, condition, train)
+            if level > 0:
+                x = Upsample(self.dtype, name=f"up_{level}_resample")(x)
+        return x
+
+    def _head(self, x: Images, channels: int) -> Images:
+        # In float32, because rounding the prediction itself to bfloat16 would limit every sampler.
+        wide = accumulation_dtype(self.dtype)
+        hidden = nn.silu(GroupNorm(wide, name="output_norm")(x))
+        return conv3x3(channels, wide, "output", zero=True)(hidden)
+
+
+def _checked_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ValueError(f"{name} must be a sequence of positive integers, got {values!r}")
+    for value in values:
+        check_integer(name, value, 1)
+    return tuple(values)
