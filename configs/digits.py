@@ -7,8 +7,10 @@ def get_config(variant: str = "flow_matching,blind") -> ConfigDict:
     """Return the config of one system on the digits; the same net and budget for all."""
     config = base_config()
     set_spec(config.data, spec("digits"))
-    set_spec(config.model, spec("UNet", base_channels=32, channel_multipliers=(1, 2), blocks_per_level=1))
+    net = {"base_channels": 24, "channel_multipliers": (1, 2), "blocks_per_level": 1, "middle_attention": False}
+    set_spec(config.model, spec("UNet", **net))
     config.optimizer.learning_rate = 2e-3
     config.optimizer.decay = "cosine"
     config.training.num_steps = 4000
+    config.training.batch_size = 64
     return with_variant(config, variant)

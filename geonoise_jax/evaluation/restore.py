@@ -42,8 +42,6 @@ def restore_field(folder: str | Path, mesh: Mesh) -> Trained:
     """
     folder = Path(folder)
     config, facts = workdir.read_config(folder), workdir.read_facts(folder)
-    if not (folder / "checkpoints").is_dir():  # opening it would make it
-        raise ValueError(f"workdir = {str(folder)!r}: has no checkpoint yet")
     module = build.network(config, facts.num_classes)
     shapes = jax.eval_shape(functools.partial(init_params, module, facts.event_shape), jax.random.key(0))
     where = sharding.replicated(mesh)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,10 @@ def findings(outcomes: Sequence[Outcome]) -> list[str]:
     for system, claim in CLAIMS.items():
         pair = {outcome.blind: outcome.distance for outcome in outcomes if outcome.system == system}
         if len(pair) < 2:
+            continue
+        if not math.isfinite(pair[False]):
+            twin = "the samples of its conditional twin are not finite"
+            sentences.append(f"{TITLES[system]}: no verdict here, since {twin}. The paper: {claim}.")
             continue
         ratio = pair[True] / pair[False]
         verdict = "breaks" if not ratio <= _BREAKS else "works"

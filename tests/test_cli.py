@@ -1,0 +1,378 @@
+"""The command line in process: train, sample, resume, and every refusal with one line and nothing changed on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from absl import logging as absl_logging
+from PIL import Image
+
+from geonoise_jax import config, demo, runtime
+from geonoise_jax.cli import main, parser
+from geonoise_jax.data.pipeline import Pipeline
+from geonoise_jax.training import train as training
+
+CONFIG = "--config=configs/circles.py:flow_matching,conditional"
+SMALL = {
+    "data.kwargs.dim": 3,
+    "data.kwargs.num_train": 64,
+    "data.kwargs.num_test": 8,
+    "model.kwargs.width": 8,
+    "model.kwargs.depth": 1,
+    "model.class_conditional": True,
+    "optimizer.learning_rate": 0.05,
+    "optimizer.warmup_steps": 0,
+    "training.num_steps": 6,
+    "training.batch_size": 16,
+    "training.log_every": 2,
+    "checkpoint.every": 3,
+    "sampling.every": 0,
+    "sampling.num_steps": 4,
+}
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: Any
+    out: str
+    err: str
+
+
+def run(*words: str | Path) -> Ended:
+    """The command line on these words."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            status: Any = main([str(word) for word in words])
+        except SystemExit as ended:
+            status = ended.code
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+def snapshot(*folders: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of the last change of everything below some folders, themselves included."""
+    paths = [path for folder in folders if folder.exists() for path in (folder, *folder.rglob("*"))]
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean_process() -> Iterator[None]:
+    """Undo what the command line does to its process: loggers and XLA flags."""
+    logger, verbosity = logging.getLogger("geonoise_jax"), absl_logging.get_verbosity()
+    before = logger.handlers[:], logger.level, logger.propagate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
+        yield
+    logger.handlers[:], logger.level, logger.propagate = before
+    absl_logging.set_verbosity(verbosity)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def overrides(data_dir: Path) -> list[str]:
+    return [f"--config.{key}={value}" for key, value in {**SMALL, "data.data_dir": data_dir}.items()]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory, overrides: list[str]) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "circles"
+    ended = run("train", CONFIG, f"--workdir={folder}", *overrides)
+    assert ended[:2] == (0, f"trained to step 6: {folder}\n"), ended.err
+    assert "train: 6/6 steps (100%)" in ended.err
+    return folder
+
+
+def samples_of(workdir: Path, out: Path, *options: str) -> dict[str, np.ndarray]:
+    ended = run("sample", f"--workdir={workdir}", f"--out={out}", *options)
+    assert ended.status == 0, ended.err
+    assert ended.out.split() == [f"{out}.png", f"{out}.npz"]
+    with np.load(f"{out}.npz") as arrays:
+        return dict(arrays)
+
+
+def test_training_leaves_a_complete_workdir(workdir: Path) -> None:
+    assert {"config.json", "data.json", "metrics.jsonl", "parameters.txt", "checkpoints"} == {
+        path.name for path in workdir.iterdir() if path.name != "samples"
+    }
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} >= {"3", "6"}
+    stored = config.loads((workdir / "config.json").read_text())
+    assert (stored.training.num_steps, stored.model.kwargs.width, stored.model.blind) == (6, 8, False)
+
+
+def test_sampling_a_workdir_alone(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
+    """Without the data, into the workdir's own folder, over all devices."""
+    moved = shutil.copytree(workdir, tmp_path / "moved")
+    kept = snapshot(moved / "checkpoints")
+    hidden = data_dir.rename(data_dir.with_name("hidden"))
+    try:
+        ended = run("sample", f"--workdir={moved}", "--num=20", "--batch-size=8", "--seed=3")
+    finally:
+        hidden.rename(data_dir)
+    assert ended.status == 0, ended.err
+    assert ended.out.split() == [str(moved / "samples" / f"samples.{ending}") for ending in ("png", "npz")]
+    assert "sample: 20/20 samples (100%)" in ended.err
+    arrays = np.load(moved / "samples" / "samples.npz")
+    assert (arrays["samples"].shape, arrays["samples"].dtype, int(arrays["step"])) == ((20, 3), np.float32, 6)
+    assert np.isfinite(arrays["samples"]).all()
+    assert len(np.unique(arrays["samples"], axis=0)) == 20
+    np.testing.assert_array_equal(arrays["labels"], np.arange(20) % 2)
+    assert Image.open(moved / "samples" / "samples.png").size == (550, 550)
+    assert snapshot(moved / "checkpoints") == kept
+
+
+def test_samples_depend_on_the_seed_and_not_on_the_batch_size(workdir: Path, tmp_path: Path) -> None:
+    first = samples_of(workdir, tmp_path / "a", "--num=20", "--seed=3", "--batch-size=8")
+    again = samples_of(workdir, tmp_path / "b", "--num=20", "--seed=3", "--batch-size=8")
+    np.testing.assert_array_equal(again["samples"], first["samples"])
+    for batch_size in ("--batch-size=1", "--batch-size=17", "--batch-size=100"):
+        other = samples_of(workdir, tmp_path / "b", "--num=20", "--seed=3", batch_size)
+        np.testing.assert_allclose(other["samples"], first["samples"], rtol=1e-5, atol=1e-6)
+    # Fewer samples are the first of more.
+    fewer = samples_of(workdir, tmp_path / "b", "--num=5", "--seed=3", "--batch-size=8")
+    np.testing.assert_allclose(fewer["samples"], first["samples"][:5], rtol=1e-5, atol=1e-6)
+    other = samples_of(workdir, tmp_path / "b", "--num=20", "--seed=4", "--batch-size=8")
+    assert not np.isclose(other["samples"], first["samples"]).any(axis=1).all()
+
+
+def test_options_of_sample_replace_those_of_the_config(workdir: Path, tmp_path: Path) -> None:
+    default = samples_of(workdir, tmp_path / "a", "--num=8")
+    assert set(samples_of(workdir, tmp_path / "a", "--num=8", "--label=1")["labels"]) == {1}
+    same = samples_of(workdir, tmp_path / "a", "--num=8", "--sampler=heun", "--num-steps=4", "--grid=uniform")
+    np.testing.assert_array_equal(same["samples"], default["samples"])
+    for option in ("--label=1", "--sampler=euler", "--num-steps=5", "--grid=log_snr"):
+        other = samples_of(workdir, tmp_path / "a", "--num=8", option)
+        assert np.abs(other["samples"] - default["samples"]).max() > 1e-4, option
+
+
+def test_a_stopped_run_says_so_and_the_same_command_resumes(
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", CONFIG, f"--workdir={tmp_path / 'run'}", *overrides]
+    batch = Pipeline.batch
+
+    def stopping(self: Pipeline, step: int) -> dict[str, np.ndarray]:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "batch", stopping)
+        ended = run(*command)
+    assert (ended.status, ended.out) == (143, "")
+    assert ended.err.splitlines()[-1] == "SIGTERM: saved step 4; the same command resumes there"
+    ended = run(*command)
+    assert (ended.status, ended.out) == (0, f"trained to step 6: {tmp_path / 'run'}\n")
+    assert ended.err.splitlines()[0] == f"resuming {tmp_path / 'run'} at step 4"
+    assert run(*command).err == f"resuming {tmp_path / 'run'} at step 6\n"
+
+
+def test_an_interrupt_has_its_own_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(training, "train", lambda *_: training.Result(4, "SIGINT", 0.0))
+    ended = run("train", CONFIG, "--workdir", tmp_path)
+    assert ended == (130, "", "SIGINT: saved step 4; the same command resumes there\n")
+
+
+BAD_TRAIN = [
+    (
+        ["--config.trainin.num_steps=1"],
+        "--config.trainin.num_steps: unknown config key; did you mean training.num_steps",
+    ),
+    (["--config.model.blind=Yes"], "--config.model.blind = 'Yes': must be of type bool"),
+    (["--config=configs/circle.py"], "config = 'configs/circle.py': no such file"),
+    (["--config=configs/circles.py:blnd"], "unknown word 'blnd'; did you mean blind?"),
+    (["--config.schedule.name=Liner"], "schedule.name = 'Liner': unknown; did you mean Linear"),
+    (["--config.schedule.kwargs.tmax=0.9"], "schedule.kwargs.tmax: not an argument of Linear; did you mean t_max"),
+    (["--config.schedule.kwargs.t_max=1", "--config.target.name=Noise"], "is singular: a d - b c vanishes at t = 1"),
+    (["--config.time_law.kwargs.hi=1.0"], "time_law: [lo, hi] = [0.001, 1] must lie within the schedule's"),
+    (["--config.training.batch_size=12"], "training.batch_size = 12: must be a positive multiple of"),
+    (["--config.mesh.data=3"], "must use exactly the 8 devices there are"),
+    (["--config.training.num_steps=0"], "training.num_steps = 0: must be at least 1"),
+    (["--config.optimizer.name=adamm"], "optimizer.name = 'adamm': unknown; did you mean adam"),
+    (["--config.optimizer.kwargs.b1=abc"], "optimizer.kwargs.b1 = 'abc': must be a number"),
+    (["--config.model.name=UNet"], "model.kwargs.depth: not an argument of UNet"),
+    (["--config.model.noise_feature=snr"], "model.noise_feature = 'snr': unknown; did you mean log_snr?"),
+    (["--config.data.name=circle"], "unknown data set 'circle': did you mean circles"),
+    (["--config.data.kwargs.dim=1"], "dim must be an integer >= 2, got 1"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_TRAIN, ids=[" ".join(words) for words, _ in BAD_TRAIN])
+def test_a_bad_training_command_is_refused(
+    words: list[str], message: str, overrides: list[str], workdir: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    """Both for a new workdir, which is not made, and for one that holds a run."""
+    for folder in (tmp_path / "new", workdir):
+        before = snapshot(tmp_path, workdir, data_dir)
+        ended = run("train", CONFIG, f"--workdir={folder}", *overrides, *words)
+        assert (ended.status, ended.out) == (2, "")
+        assert ended.err.startswith("geonoise train: ")
+        assert message in ended.err
+        assert ended.err.count("\n") == 1
+        assert snapshot(tmp_path, workdir, data_dir) == before
+
+
+def test_a_workdir_of_another_config_is_left_alone(workdir: Path, overrides: list[str]) -> None:
+    before = snapshot(workdir)
+    ended = run(
+        "train", CONFIG, f"--workdir={workdir}", *overrides, "--config.model.kwargs.width=16", "--config.seed=1"
+    )
+    assert ended == (
+        2,
+        "",
+        f"geonoise train: workdir = {str(workdir)!r}: belongs to another config (model.kwargs.width: 8 there, 16 now; "
+        "seed: 0 there, 1 now); choose another workdir\n",
+    )
+    assert snapshot(workdir) == before
+
+
+def test_a_workdir_that_cannot_be_made_is_named(tmp_path: Path, overrides: list[str]) -> None:
+    (tmp_path / "file").write_text("precious")
+    ended = run("train", CONFIG, f"--workdir={tmp_path / 'file'}", *overrides)
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == f"geonoise train: [Errno 17] File exists: '{tmp_path / 'file'}'\n"
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+BAD_SAMPLE = [
+    ("--num=0", "num = 0: must be at least 1"),
+    ("--batch-size=0", "batch_size = 0: must be at least 1"),
+    ("--batch-size=-3", "batch_size = -3: must be at least 1"),
+    ("--num-steps=0", "num_steps = 0: must be at least 1"),
+    ("--sampler=rk4", "sampler = 'rk4': must be one of euler, heun"),
+    ("--sampler=", "sampler = '': must be one of euler, heun"),
+    ("--grid=karras", "grid = 'karras': must be one of uniform, rho, log_snr"),
+    ("--label=2", "label = 2: must be in 0..1"),
+    ("--label=-1", "label = -1: must be in 0..1"),
+]
+
+
+@pytest.mark.parametrize(("option", "message"), BAD_SAMPLE)
+def test_a_bad_sampling_option_is_refused(option: str, message: str, workdir: Path, tmp_path: Path) -> None:
+    before = snapshot(workdir, tmp_path)
+    ended = run("sample", f"--workdir={workdir}", f"--out={tmp_path / 'new' / 'a'}", option)
+    assert ended == (2, "", f"geonoise sample: {message}\n")
+    assert snapshot(workdir, tmp_path) == before
+
+
+def test_only_a_trained_workdir_can_be_sampled(workdir: Path, tmp_path: Path) -> None:
+    for name in ("empty", "claimed", "without facts", "file"):
+        (tmp_path / name).mkdir() if name != "file" else (tmp_path / name).touch()
+    shutil.copy(workdir / "config.json", tmp_path / "without facts")
+    for name in ("config.json", "data.json"):
+        shutil.copy(workdir / name, tmp_path / "claimed")
+    not_one = "not the workdir of a training run"
+    problems = {
+        "missing": "no such folder",
+        "empty": f"no config.json in it: {not_one}",
+        "file": f"no config.json in it: {not_one}",
+        "without facts": f"no data.json in it: {not_one}",
+        "claimed": "has no checkpoint yet",
+    }
+    before = snapshot(tmp_path)
+    for name, problem in problems.items():
+        ended = run("sample", f"--workdir={tmp_path / name}")
+        assert ended == (2, "", f"geonoise sample: workdir = {str(tmp_path / name)!r}: {problem}\n")
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sample", "--workdir=w", "--config.seed=1"], "--config.seed: only train takes overrides of the config"),
+        (["demo", "--config.seed", "1"], "--config.seed: only train takes overrides of the config"),
+        (["train", CONFIG, "--workdir=w", "--config.seed"], "--config.seed: needs a value"),
+        (["train", CONFIG], "required: --workdir"),
+        (["train", "--workdir=w"], "required: --config"),
+        (["sample"], "required: --workdir"),
+        (["sample", "--workdir=w", "--num=many"], "--num: invalid int value: 'many'"),
+        (["sample", "--workdir=w", "--steps=3"], "unrecognized arguments: --steps=3"),
+        (["paint"], "invalid choice: 'paint'"),
+        ([], "the following arguments are required"),
+    ],
+)
+def test_bad_usage(words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = run(*words)
+    assert (ended.status, ended.out) == (2, "")
+    assert message in ended.err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_overrides_may_come_anywhere_and_with_a_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[config.ConfigDict] = []
+
+    def record(choice: config.ConfigDict, _: Path) -> training.Result:
+        seen.append(choice)
+        return training.Result(1, None, 0.0)
+
+    monkeypatch.setattr(training, "train", record)
+    words = ["--config.seed", "7", "train", "--config.data.data_dir=a=b", CONFIG, "--workdir", "w", "--config.seed=8"]
+    assert run(*words).status == 0
+    assert (seen[0].seed, seen[0].data.data_dir, seen[0].model.blind) == (8, "a=b", False)
+
+
+@pytest.mark.parametrize("command", [[], ["demo"], ["train"], ["sample"]])
+def test_help(command: list[str]) -> None:
+    ended = run(*command, "--help")
+    assert (ended.status, ended.err) == (0, "")
+    expected = {"demo": "--quick", "train": "--config.training.num_steps=2000", "sample": "--batch-size"}
+    for name, option in expected.items():
+        assert (option in ended.out) == (command == [name])
+        assert name in ended.out or command
+
+
+def test_help_of_the_module_as_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "geonoise_jax.cli", "sample", "--help"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("usage: geonoise sample [-h] --workdir WORKDIR")
+    assert parser().prog == "geonoise"
+
+
+def test_demo_prints_its_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = []
+
+    def record(out: Path, *, quick: bool) -> str:
+        calls.append((out, quick))
+        return "the table"
+
+    monkeypatch.setattr(demo, "run", record)
+    assert run("demo") == (0, "the table\n", "")
+    assert run("demo", "--quick", "--out", tmp_path) == (0, "the table\n", "")
+    assert calls == [(Path("demo"), False), (tmp_path, True)]
+
+
+def test_the_process_is_set_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=here")
+    monkeypatch.setattr(runtime, "_jaxlib_version", lambda: "0.10.2")
+    for _ in range(2):
+        runtime.configure()
+        words = os.environ["XLA_FLAGS"].split()
+        assert words[0] == "--xla_dump_to=here"
+        assert [word.split("=")[0] for word in words[1:]] == ["--xla_cpu_experimental_ynn_fusion_type"]
+    assert len(logging.getLogger("geonoise_jax").handlers) == 1
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=chosen")
+    runtime.configure()
+    assert os.environ["XLA_FLAGS"] == "--xla_cpu_experimental_ynn_fusion_type=chosen"
+    # A jaxlib that does not know the flag would abort.
+    monkeypatch.setenv("XLA_FLAGS", "")
+    for version in ("0.10.3", "0.12.0", ""):
+        monkeypatch.setattr(runtime, "_jaxlib_version", lambda version=version: version)
+        runtime.configure()
+        assert os.environ["XLA_FLAGS"] == ""

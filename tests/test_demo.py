@@ -1,0 +1,166 @@
+"""The demo: four configs that differ in system and conditioning alone, and the whole of it with a tiny budget."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geonoise_jax import build, config, demo
+from geonoise_jax.config import ConfigDict
+from geonoise_jax.data.pipeline import Pipeline
+from geonoise_jax.demo import CONDITIONINGS, SYSTEMS, InterruptedDemoError, demo_config
+from geonoise_jax.training.train import Result
+
+MODELS = tuple(itertools.product(SYSTEMS, CONDITIONINGS))
+WHAT_MAKES_A_SYSTEM = {"schedule.name", "target.name", "time_law.name"}
+
+
+@pytest.mark.parametrize("steps", [demo._QUICK_STEPS, demo._STEPS])
+def test_the_four_models_have_the_same_net_budget_and_seed(steps: int) -> None:
+    choices = {model: demo_config(*model, steps) for model in MODELS}
+    for (one, other), (a, b) in zip(
+        itertools.combinations(MODELS, 2), itertools.combinations(choices.values(), 2), strict=True
+    ):
+        differing = set(config.differences(a, b))
+        systems = WHAT_MAKES_A_SYSTEM if one[0] != other[0] else set()
+        blindness = {"model.blind"} if one[1] != other[1] else set()
+        assert differing == systems | blindness
+    for (system, conditioning), choice in choices.items():
+        assert choice.model.blind == (conditioning == "blind")
+        assert choice.target.name == {"flow_matching": "Velocity", "ddpm": "Noise"}[system]
+
+
+@pytest.mark.parametrize("steps", [demo._QUICK_STEPS, demo._STEPS])
+def test_the_budget_is_spent_logged_and_saved_to_its_end(steps: int) -> None:
+    choice = demo_config("ddpm", "blind", steps)
+    assert choice.training.num_steps == steps
+    assert steps % choice.training.log_every == 0
+    assert steps % choice.checkpoint.every == 0
+    assert choice.sampling.every == 0
+    assert choice.is_locked
+
+
+@pytest.mark.parametrize(("system", "conditioning"), MODELS)
+def test_all_four_are_one_network_but_for_the_time_branch(system: str, conditioning: str) -> None:
+    def fields(choice: ConfigDict) -> dict[str, Any]:
+        net = build.network(choice, 10)
+        return {name: getattr(net, name) for name in net.__dataclass_fields__ if name not in ("conditional", "parent")}
+
+    reference = fields(demo_config(*MODELS[0], 100))
+    assert fields(demo_config(system, conditioning, 100)) == reference
+    assert reference["num_classes"] == 0
+
+
+def tiny(data_dir: Path) -> Any:
+    """`demo_config` with a net that trains in seconds."""
+
+    def make(system: str, conditioning: str, num_steps: int) -> ConfigDict:
+        small = {
+            "data.data_dir": data_dir,
+            "model.kwargs.base_channels": 4,
+            "model.kwargs.channel_multipliers": (1,),
+            "model.kwargs.middle_attention": False,
+            "training.batch_size": 16,
+            "sampling.num_steps": 4,
+        }
+        return config.override(demo_config(system, conditioning, num_steps), [(k, str(v)) for k, v in small.items()])
+
+    return make
+
+
+@pytest.fixture
+def small_demo(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setattr(demo, "demo_config", tiny(tmp_path_factory.mktemp("data")))
+    monkeypatch.setattr(demo, "_QUICK_STEPS", 20)
+    monkeypatch.setattr(demo, "_SAMPLES", 96)
+
+
+@pytest.mark.slow
+def test_the_demo_from_end_to_end(small_demo: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the third run, started again, and then once more when all is done."""
+    batch = Pipeline.batch
+    calls = []
+
+    def stopping(self: Pipeline, step: int) -> dict[str, np.ndarray]:
+        calls.append(step)
+        if len(calls) == 46:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch(self, step)
+
+    monkeypatch.setattr(Pipeline, "batch", stopping)
+    out = tmp_path / "demo"
+    with pytest.raises(InterruptedDemoError, match=r"SIGTERM: saved .*ddpm-conditional-quick at step 6; start again"):
+        demo.run(out, quick=True)
+    assert not (out / "report.html").exists()
+
+    text = demo.run(out, quick=True)
+    assert len(calls) == 4 * 20
+    assert sorted(folder.name for folder in (out / "runs").iterdir()) == sorted(f"{a}-{b}-quick" for a, b in MODELS)
+    *table, picture, report, total = text.splitlines()
+    assert (picture, report) == (str(out / "samples.png"), str(out / "report.html"))
+    assert total.startswith("total time ")
+    cells = [re.split(r" {2,}", line) for line in table[2:8]]
+    distances = {name: distance for name, distance, *_ in cells}
+    assert len(distances) == 6
+    assert all(math.isfinite(float(distance)) for distance in distances.values())
+    assert 0 < float(distances["training digits (floor)"]) < 0.2 < float(distances["Gaussian noise"])
+    with Image.open(out / "samples.png") as image:
+        assert image.size == (round(3.2 * 5 * 150), round(3.6 * 150))
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert "20 steps each" in html
+    assert "96 samples and 360 held-out" in html
+    assert all(distance in html for distance in distances.values())
+
+    began = time.perf_counter()
+    again = demo.run(out, quick=True)
+    assert len(calls) == 4 * 20, "a finished run was trained again"
+    # Same runs, same samples; only the time that sampling took may differ.
+    assert [re.split(r" {2,}", line)[:4] for line in again.splitlines()[2:8]] == [row[:4] for row in cells]
+    assert time.perf_counter() - began < 60
+
+
+def test_a_run_that_was_stopped_is_an_error_that_names_it(
+    small_demo: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "train", lambda *_: Result(7, "SIGINT", 0.0))
+    with pytest.raises(ValueError, match=r"SIGINT: saved .*flow_matching-conditional at step 7; start again to go on"):
+        demo.run(tmp_path)
+
+
+def test_samples_that_are_not_finite_have_an_infinite_distance(
+    small_demo: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_out = np.random.default_rng(0).uniform(-1, 1, (10, 8, 8, 1)).astype(np.float32)
+    drawn = held_out.copy()
+    choice = demo_config("ddpm", "blind", 20)
+    folder = tmp_path / "ddpm-blind-quick"
+    folder.mkdir()
+    lines = [{"step": 10, "loss": 2.0, "seconds": 1.5}, {"step": 20, "loss": 1.0, "seconds": 3.0}]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    monkeypatch.setattr(demo, "train", lambda *_: Result(20, None, 0.0))
+    monkeypatch.setattr(demo, "_draw", lambda *_: drawn)
+    sound = demo._outcome(choice, folder, held_out)
+    assert (sound.system, sound.blind, sound.distance) == ("ddpm", True, 0.0)
+    assert (sound.loss, sound.train_seconds) == ([(10, 2.0), (20, 1.0)], 3.0)
+    drawn[0, 0, 0, 0] = np.inf
+    assert demo._outcome(choice, folder, held_out).distance == math.inf
+
+
+def test_baselines_are_those_of_real_and_of_random_points() -> None:
+    rng = np.random.default_rng(0)
+    training, held_out = (rng.uniform(-1, 1, (num, 8, 8, 1)).astype(np.float32) for num in (1400, 360))
+    baselines = demo._baselines(training, held_out)
+    assert 0 < baselines.floor < 0.1 < baselines.noise
+    assert demo._baselines(training, held_out) == baselines
+    assert demo._baselines(np.roll(training, 1), held_out).floor != baselines.floor
