@@ -95,8 +95,12 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
 def _demo(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     from geonoise_jax import demo
 
-    result = demo.run(arguments.out, quick=arguments.quick)
-    print(result)
+    try:
+        print(demo.run(arguments.out, quick=arguments.quick))
+    except demo.InterruptedDemoError as error:
+        message, stopped_by = error.args
+        print(message, file=sys.stderr)
+        return _SIGNAL_STATUS[stopped_by]
     return 0
 
 

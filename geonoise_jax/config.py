@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 import copy
 import difflib
-import importlib.util
 import json
+import runpy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -128,14 +128,10 @@ def load(path_and_variant: str) -> ConfigDict:
         ValueError: if there is no such file, or it has no ``get_config``, or the variant is unknown.
     """
     path, _, variant = path_and_variant.partition(":")
-    module_spec = importlib.util.spec_from_file_location("geonoise_config", _find(path))
-    if module_spec is None or module_spec.loader is None:
-        raise ValueError(f"config = {path!r}: must be a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
+    get_config = runpy.run_path(str(_find(path))).get("get_config")
+    if get_config is None:
         raise ValueError(f"config = {path!r}: must define get_config(variant)")
-    return module.get_config(variant) if variant else module.get_config()
+    return get_config(variant) if variant else get_config()
 
 
 def override(config: ConfigDict, assignments: Iterable[tuple[str, str]]) -> ConfigDict:

@@ -28,8 +28,8 @@ _QUICK_STEPS = 200
 _SAMPLES = 512
 
 
-class InterruptedDemoError(ValueError):
-    """A training run of the demo was stopped by a signal."""
+class InterruptedDemoError(Exception):
+    """A training run of the demo was stopped by a signal, whose name is the second argument."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,8 @@ def demo_config(system: str, conditioning: str, num_steps: int) -> ConfigDict:
 def _outcome(choice: ConfigDict, folder: Path, held_out: np.ndarray) -> Outcome:
     result = train(choice, folder)
     if result.stopped_by:
-        raise InterruptedDemoError(f"{result.stopped_by}: saved {folder} at step {result.step}; start again to go on")
+        saved = f"{result.stopped_by}: saved step {result.step} of {folder}; the same command goes on there"
+        raise InterruptedDemoError(saved, result.stopped_by)
     lines = metrics.read(folder / "metrics.jsonl")
     began = time.perf_counter()
     samples = _draw(choice, folder)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geonoise_jax import build, config, demo
+from geonoise_jax import build, cli, config, demo
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.demo import CONDITIONINGS, SYSTEMS, InterruptedDemoError, demo_config
@@ -130,12 +130,13 @@ def test_the_demo_from_end_to_end(small_demo: None, tmp_path: Path, monkeypatch:
     assert time.perf_counter() - began < 60
 
 
-def test_a_run_that_was_stopped_is_an_error_that_names_it(
-    small_demo: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_was_stopped_ends_the_demo_with_the_signals_status(
+    small_demo: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "train", lambda *_: Result(7, "SIGINT", 0.0))
-    with pytest.raises(ValueError, match=r"SIGINT: saved .*flow_matching-conditional at step 7; start again to go on"):
-        demo.run(tmp_path)
+    assert cli.main(["demo", "--out", str(tmp_path)]) == 130
+    message = r"SIGINT: saved step 7 of .*flow_matching-conditional; the same command goes on there\n"
+    assert re.fullmatch(message, capsys.readouterr().err)
 
 
 def test_samples_that_are_not_finite_have_an_infinite_distance(

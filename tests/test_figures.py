@@ -295,7 +295,7 @@ def test_the_page_is_whole_and_self_contained(last: float) -> None:
     assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
     shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(r.split(",")[1])))) for r in page.references]
     for pixels, samples in zip(shown, [*(o.samples for o in made), HELD_OUT], strict=False):
-        np.testing.assert_array_equal(pixels, np.asarray(image_grid(to_pixels(samples[:64]))))
+        np.testing.assert_array_equal(pixels, np.asarray(image_grid(to_pixels(samples[: demo_report._SHOWN]))))
     for fact in ("1200 steps each", "5:33 altogether", "80 samples and 90 held-out", *demo_report.findings(made)):
         assert fact in " ".join(page.text.split())
 

@@ -101,6 +101,23 @@ def test_bad_intervals(key: str, value: int, data_dir: Path, tmp_path: Path) -> 
         train(circles(data_dir, "flow_matching,blind", **{key: value}), tmp_path)
 
 
+UNSAMPLED = [
+    ({"sampling__sampler": "rk4"}, "sampler = 'rk4': must be one of euler, heun"),
+    ({"sampling__grid": "karras"}, "grid = 'karras'"),
+    ({"sampling__num_steps": 0}, "num_steps = 0"),
+    ({"schedule__kwargs__t_max": 0.5, "sampling__every": 10}, "Linear.t_max = 0.5: a = 0.5 is not negligible"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), UNSAMPLED, ids=[message for _, message in UNSAMPLED])
+def test_what_could_not_be_sampled_is_refused_before_training(
+    overrides: dict[str, Any], message: str, data_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(circles(data_dir, **overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_metrics_log_rewinds_to_a_step(tmp_path: Path) -> None:
     log = metrics.MetricsLog(tmp_path)
     log.rewind(5)
@@ -199,6 +216,8 @@ def test_power_average_has_the_profile_it_promises(sigma_rel: float) -> None:
 def test_bad_averages() -> None:
     with pytest.raises(ValueError, match=r"Constant.rate = 1.5: must be a finite number in \[0, 1\]"):
         ema.Constant(1.5)
+    with pytest.raises(ValueError, match="Constant.warmup = 'no': must be True or False"):
+        ema.Constant(0.9, warmup="no")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"Power.sigma_rel = 0.5: must be a finite number in \(0, 0.28\]"):
         ema.Power(0.5)
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from geonoise_jax.evaluation.restore import Trained, restore_field
 from geonoise_jax.figures import pictures
 from geonoise_jax.progress import Progress
-from geonoise_jax.sampling.generate import sample
+from geonoise_jax.sampling.generate import class_turns, sample
 from geonoise_jax.training.sharding import sampling_mesh
 
 _PICTURE = 256
@@ -100,10 +100,9 @@ def class_labels(trained: Trained, options: Options) -> np.ndarray | None:
     if options.label is not None and not 0 <= options.label < classes:
         allowed = f"in 0..{classes - 1}" if classes else "left out: the model has no classes"
         raise ValueError(f"label = {options.label}: must be {allowed}")
-    if not classes:
-        return None
-    one = options.label
-    return np.arange(options.num, dtype=np.int32) % classes if one is None else np.full(options.num, one, np.int32)
+    if options.label is not None:
+        return np.full(options.num, options.label, np.int32)
+    return class_turns(options.num, classes)
 
 
 def _write(out: Path, samples: np.ndarray, labels: np.ndarray | None, step: int) -> list[Path]:

@@ -19,7 +19,7 @@ from geonoise_jax.progress import duration
 if TYPE_CHECKING:
     from geonoise_jax.demo import Baselines, Outcome
 
-_SHOWN = 64
+_SHOWN = 36
 _BREAKS = 2.0
 
 # What the paper says of each system without noise conditioning (arXiv:2602.18428, abstract and section 5).

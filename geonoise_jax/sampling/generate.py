@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int, Key
 from geonoise_jax.fields import Field
 from geonoise_jax.process.grids import GRIDS
 from geonoise_jax.process.process import check_start
-from geonoise_jax.sampling.ode import SOLVERS
+from geonoise_jax.process.schedules import Schedule
+from geonoise_jax.sampling.ode import SOLVERS, Solver
 
 
 def sample(
@@ -59,8 +60,7 @@ def sample(
         ValueError: on an unknown sampler or grid, a size that is not positive or not divisible by the devices, or
             ``x`` or ``labels`` of the wrong length.
     """
-    solver = _lookup("sampler", sampler, SOLVERS)
-    times = _lookup("grid", grid, GRIDS)(field.process.schedule, num_steps)
+    solver, times = plan(field.process.schedule, sampler, num_steps, grid)
     batch_size = _check_sizes(num, num if batch_size is None else batch_size, mesh)
     for name, value in (("x", x), ("labels", labels)):
         if value is not None and len(value) != num:
@@ -74,6 +74,20 @@ def sample(
         if on_batch is not None:
             on_batch(start + size, num)
     return np.concatenate(batches)
+
+
+def plan(schedule: Schedule, sampler: str, num_steps: int, grid: str) -> tuple[Solver, Float[Array, "num_steps+1"]]:
+    """Return the solver and the times that these options mean for a schedule.
+
+    Raises:
+        ValueError: on an unknown sampler or grid, or a number of steps that is not positive.
+    """
+    return _lookup("sampler", sampler, SOLVERS), _lookup("grid", grid, GRIDS)(schedule, num_steps)
+
+
+def class_turns(num: int, num_classes: int) -> Int[np.ndarray, "num"] | None:
+    """Return labels in which the classes take turns, or None where there are no classes."""
+    return np.arange(num, dtype=np.int32) % num_classes if num_classes else None
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "denoise"))

@@ -33,8 +33,10 @@ class Constant:
     warmup: bool = False
 
     def __post_init__(self) -> None:
-        """Validate 0 <= rate <= 1."""
+        """Validate 0 <= rate <= 1 and a bool."""
         checks.real(self, "rate", low=0.0, high=1.0)
+        if not isinstance(self.warmup, bool):
+            raise ValueError(f"Constant.warmup = {self.warmup!r}: must be True or False")
 
     def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """Return the weight of the old average at update ``step``, counted from 1."""

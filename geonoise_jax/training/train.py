@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -20,8 +21,9 @@ from ml_collections import ConfigDict
 from geonoise_jax import build
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.figures import pictures
+from geonoise_jax.process.process import check_start
 from geonoise_jax.progress import Progress
-from geonoise_jax.sampling.generate import sample
+from geonoise_jax.sampling.generate import class_turns, plan, sample
 from geonoise_jax.training import ema, sharding, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
 from geonoise_jax.training.interrupt import StopRequest
@@ -109,6 +111,7 @@ def prepare(config: ConfigDict, folder: Path, devices: list[jax.Device] | None =
         ValueError: on a config that cannot be built.
     """
     _check_intervals(config)
+    _check_sampling(config)
     mesh = sharding.make_mesh(config, devices)
     data = build.arrays(config)
     stream = build.pipeline(config, data)
@@ -177,7 +180,7 @@ class _Loop:
         self._progress = Progress("train", last, "steps", start=first)
         step, previous = first, None
         self._began = time.perf_counter() - self._log.seconds
-        with StopRequest() as stop:
+        with StopRequest() as stop, contextlib.closing(self._progress):
             while step < last and stop.received is None:
                 state, report = self._setup.step(state, self._setup.batch(step), self._setup.resident)
                 step += 1
@@ -190,7 +193,6 @@ class _Loop:
                     self._pause(step, state)
             self._examine(previous)
             self._checkpoints.save(state)
-        self._progress.close()
         return Result(step, stop.received.name if stop.received else None, time.perf_counter() - self._began)
 
     def _pauses(self, step: int) -> bool:
@@ -246,6 +248,7 @@ def draw_samples(setup: Setup, step: int, params: PyTree[Array]) -> None:
         options.num_steps,
         grid=options.grid,
         denoise=options.denoise,
+        labels=class_turns(num, setup.module.num_classes),
         mesh=setup.mesh,
     )
     reference = setup.data.to_model(setup.data.events[:_REFERENCE])
@@ -276,11 +279,20 @@ def _put(local: dict[str, np.ndarray], where: Any) -> dict[str, Array]:
     return {name: jax.make_array_from_process_local_data(where, values) for name, values in local.items()}
 
 
+def _check_sampling(config: ConfigDict) -> None:
+    """Refuse before training what would fail at the first sample grid."""
+    options, schedule = config.sampling, build.schedule(config)
+    plan(schedule, options.sampler, options.num_steps, options.grid)
+    if options.every:
+        check_start(schedule)
+
+
 def _check_intervals(config: ConfigDict) -> None:
     for key, low in (
         ("training.num_steps", 1),
         ("training.log_every", 1),
         ("checkpoint.every", 1),
+        ("checkpoint.keep", 1),
         ("sampling.every", 0),
         ("sampling.num", 1),
     ):
