@@ -157,5 +157,10 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
         raise ValueError(f"{key} = {value!r}: must be a number, such as {default!r}")
 
 
+def sampling_options(config: ConfigDict) -> dict[str, Any]:
+    """Return the arguments of ``sampling.sample`` that a config decides."""
+    return {name: config.sampling[name] for name in ("sampler", "num_steps", "grid", "denoise", "batch_size")}
+
+
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value

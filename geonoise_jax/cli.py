@@ -96,7 +96,7 @@ def _demo(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     from geonoise_jax import demo
 
     try:
-        print(demo.run(arguments.out, quick=arguments.quick))
+        print(demo.run(arguments.out, demo.QUICK if arguments.quick else demo.FULL))
     except demo.InterruptedDemoError as error:
         message, stopped_by = error.args
         print(message, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from pathlib import Path
 
@@ -23,9 +24,26 @@ from geonoise_jax.training.train import train
 
 SYSTEMS = ("flow_matching", "ddpm")
 CONDITIONINGS = ("conditional", "blind")
-_STEPS = 1200
-_QUICK_STEPS = 200
-_SAMPLES = 512
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What each of the four models may spend.
+
+    Attributes:
+        train_steps: training steps.
+        sample_steps: steps of the sampler, of two network evaluations each.
+        samples: number of samples that are drawn.
+    """
+
+    train_steps: int
+    sample_steps: int
+    samples: int
+
+
+FULL = Budget(train_steps=1200, sample_steps=50, samples=512)
+QUICK = Budget(train_steps=160, sample_steps=25, samples=256)
 
 
 class InterruptedDemoError(Exception):
@@ -68,64 +86,62 @@ class Baselines:
     noise: float
 
 
-def run(out: Path, *, quick: bool = False) -> str:
+def run(out: Path, budget: Budget = FULL) -> str:
     """Train and sample four models, write ``samples.png`` and ``report.html`` into ``out``, and return the table.
 
     An interrupted demo goes on where it stopped when it is started again with the same folder.
 
     Args:
         out: folder of the results; the runs are in ``out/runs``.
-        quick: train for fewer steps.
+        budget: what each model may spend.
 
     Raises:
         ValueError: if the folder holds runs of another config.
         InterruptedDemoError: if a signal stopped a training run; its state is saved.
     """
     began = time.perf_counter()
-    steps = _QUICK_STEPS if quick else _STEPS
-    settings = {
-        (system, conditioning): demo_config(system, conditioning, steps)
-        for system in SYSTEMS
-        for conditioning in CONDITIONINGS
-    }
-    some = next(iter(settings.values()))
-    held_out, training = (_points(some, split) for split in ("test", "train"))
-    outcomes = [
-        _outcome(choice, out / "runs" / f"{system}-{conditioning}{'-quick' if quick else ''}", held_out)
-        for (system, conditioning), choice in settings.items()
-    ]
-    baselines = _baselines(training, held_out)
+    models = [(system, conditioning) for system in SYSTEMS for conditioning in CONDITIONINGS]
+    settings = [demo_config(*model, budget) for model in models]
+    held_out, training = (_points(settings[0], split) for split in ("test", "train"))
+    outcomes = []
+    for number, (model, choice) in enumerate(zip(models, settings, strict=True), start=1):
+        _LOG.info("%s, %s (%d of %d)", *model, number, len(models))
+        folder = out / "runs" / f"{'-'.join(model)}-{budget.train_steps}"
+        outcomes.append(_outcome(choice, folder, budget.samples, held_out))
+    baselines = _baselines(training, held_out, budget.samples)
     pictures.save(demo_report.side_by_side(outcomes, held_out), out / "samples.png")
     seconds = time.perf_counter() - began
-    page = demo_report.page(outcomes, baselines, held_out, steps=steps, seconds=seconds)
+    page = demo_report.page(outcomes, baselines, held_out, steps=budget.train_steps, seconds=seconds)
     (out / "report.html").write_text(page, encoding="utf-8")
     table = demo_report.table(outcomes, baselines)
     return f"{table}\n\n{out / 'samples.png'}\n{out / 'report.html'}\ntotal time {duration(seconds)}"
 
 
-def demo_config(system: str, conditioning: str, num_steps: int) -> ConfigDict:
+def demo_config(system: str, conditioning: str, budget: Budget) -> ConfigDict:
     """Return the config of one model of the demo: the digits config with the demo's budget."""
     choice = config.load(f"configs/digits.py:{system},{conditioning}")
     overrides = {
-        "training.num_steps": num_steps,
-        "training.log_every": num_steps // 20,
-        "checkpoint.every": num_steps // 2,
+        "training.num_steps": budget.train_steps,
+        "training.log_every": budget.train_steps // 20,
+        "checkpoint.every": budget.train_steps // 2,
+        "sampling.num_steps": budget.sample_steps,
+        "sampling.batch_size": budget.samples,
         "sampling.every": 0,
     }
     return config.override(choice, [(key, str(value)) for key, value in overrides.items()])
 
 
-def _outcome(choice: ConfigDict, folder: Path, held_out: np.ndarray) -> Outcome:
+def _outcome(choice: ConfigDict, folder: Path, num: int, held_out: np.ndarray) -> Outcome:
     result = train(choice, folder)
     if result.stopped_by:
         saved = f"{result.stopped_by}: saved step {result.step} of {folder}; the same command goes on there"
         raise InterruptedDemoError(saved, result.stopped_by)
     lines = metrics.read(folder / "metrics.jsonl")
     began = time.perf_counter()
-    samples = _draw(choice, folder)
+    samples = _draw(choice, folder, num)
     sample_seconds = time.perf_counter() - began
     return Outcome(
-        system=folder.name.split("-")[0],
+        system=folder.name.partition("-")[0],
         blind=choice.model.blind,
         loss=[(line["step"], line["loss"]) for line in lines],
         samples=samples,
@@ -135,21 +151,10 @@ def _outcome(choice: ConfigDict, folder: Path, held_out: np.ndarray) -> Outcome:
     )
 
 
-def _draw(choice: ConfigDict, folder: Path) -> np.ndarray:
+def _draw(choice: ConfigDict, folder: Path, num: int) -> np.ndarray:
     mesh = sampling_mesh()
-    trained = restore_field(folder, mesh)
-    options = choice.sampling
-    batch = -(-_SAMPLES // mesh.size) * mesh.size
-    return sample(
-        trained.field,
-        jax.random.key(1),
-        _SAMPLES,
-        options.sampler,
-        options.num_steps,
-        grid=options.grid,
-        batch_size=batch,
-        mesh=mesh,
-    )
+    field = restore_field(folder, mesh).field
+    return sample(field, jax.random.key(1), num, **build.sampling_options(choice), mesh=mesh)
 
 
 def _points(choice: ConfigDict, split: str) -> np.ndarray:
@@ -157,8 +162,8 @@ def _points(choice: ConfigDict, split: str) -> np.ndarray:
     return np.asarray(data.to_model(data.events))
 
 
-def _baselines(training: np.ndarray, held_out: np.ndarray) -> Baselines:
+def _baselines(training: np.ndarray, held_out: np.ndarray, num: int) -> Baselines:
     generator = np.random.default_rng(0)
-    some = training[generator.permutation(len(training))[:_SAMPLES]]
-    noise = generator.standard_normal((_SAMPLES, *training.shape[1:]))
+    some = training[generator.permutation(len(training))[:num]]
+    noise = generator.standard_normal((num, *training.shape[1:]))
     return Baselines(sliced_wasserstein(some, held_out), sliced_wasserstein(noise, held_out))

@@ -348,14 +348,14 @@ def test_help_of_the_module_as_a_program() -> None:
 def test_demo_prints_its_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = []
 
-    def record(out: Path, *, quick: bool) -> str:
-        calls.append((out, quick))
+    def record(out: Path, budget: demo.Budget) -> str:
+        calls.append((out, budget))
         return "the table"
 
     monkeypatch.setattr(demo, "run", record)
     assert run("demo") == (0, "the table\n", "")
     assert run("demo", "--quick", "--out", tmp_path) == (0, "the table\n", "")
-    assert calls == [(Path("demo"), False), (tmp_path, True)]
+    assert calls == [(Path("demo"), demo.FULL), (tmp_path, demo.QUICK)]
 
 
 def test_the_process_is_set_up_once(monkeypatch: pytest.MonkeyPatch) -> None:

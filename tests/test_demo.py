@@ -19,16 +19,17 @@ from PIL import Image
 from geonoise_jax import build, cli, config, demo
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.pipeline import Pipeline
-from geonoise_jax.demo import CONDITIONINGS, SYSTEMS, InterruptedDemoError, demo_config
+from geonoise_jax.demo import CONDITIONINGS, SYSTEMS, Budget, InterruptedDemoError, demo_config
 from geonoise_jax.training.train import Result
 
+SMALL = Budget(train_steps=20, sample_steps=4, samples=96)
 MODELS = tuple(itertools.product(SYSTEMS, CONDITIONINGS))
 WHAT_MAKES_A_SYSTEM = {"schedule.name", "target.name", "time_law.name"}
 
 
-@pytest.mark.parametrize("steps", [demo._QUICK_STEPS, demo._STEPS])
-def test_the_four_models_have_the_same_net_budget_and_seed(steps: int) -> None:
-    choices = {model: demo_config(*model, steps) for model in MODELS}
+@pytest.mark.parametrize("budget", [demo.QUICK, demo.FULL])
+def test_the_four_models_have_the_same_net_budget_and_seed(budget: Budget) -> None:
+    choices = {model: demo_config(*model, budget) for model in MODELS}
     for (one, other), (a, b) in zip(
         itertools.combinations(MODELS, 2), itertools.combinations(choices.values(), 2), strict=True
     ):
@@ -41,12 +42,12 @@ def test_the_four_models_have_the_same_net_budget_and_seed(steps: int) -> None:
         assert choice.target.name == {"flow_matching": "Velocity", "ddpm": "Noise"}[system]
 
 
-@pytest.mark.parametrize("steps", [demo._QUICK_STEPS, demo._STEPS])
-def test_the_budget_is_spent_logged_and_saved_to_its_end(steps: int) -> None:
-    choice = demo_config("ddpm", "blind", steps)
-    assert choice.training.num_steps == steps
-    assert steps % choice.training.log_every == 0
-    assert steps % choice.checkpoint.every == 0
+@pytest.mark.parametrize("budget", [demo.QUICK, demo.FULL])
+def test_the_budget_is_spent_logged_and_saved_to_its_end(budget: Budget) -> None:
+    choice = demo_config("ddpm", "blind", budget)
+    assert choice.training.num_steps == budget.train_steps
+    assert budget.train_steps % choice.training.log_every == 0
+    assert budget.train_steps % choice.checkpoint.every == 0
     assert choice.sampling.every == 0
     assert choice.is_locked
 
@@ -57,24 +58,23 @@ def test_all_four_are_one_network_but_for_the_time_branch(system: str, condition
         net = build.network(choice, 10)
         return {name: getattr(net, name) for name in net.__dataclass_fields__ if name not in ("conditional", "parent")}
 
-    reference = fields(demo_config(*MODELS[0], 100))
-    assert fields(demo_config(system, conditioning, 100)) == reference
+    reference = fields(demo_config(*MODELS[0], SMALL))
+    assert fields(demo_config(system, conditioning, SMALL)) == reference
     assert reference["num_classes"] == 0
 
 
 def tiny(data_dir: Path) -> Any:
     """`demo_config` with a net that trains in seconds."""
 
-    def make(system: str, conditioning: str, num_steps: int) -> ConfigDict:
+    def make(system: str, conditioning: str, budget: Budget) -> ConfigDict:
         small = {
             "data.data_dir": data_dir,
             "model.kwargs.base_channels": 4,
             "model.kwargs.channel_multipliers": (1,),
             "model.kwargs.middle_attention": False,
             "training.batch_size": 16,
-            "sampling.num_steps": 4,
         }
-        return config.override(demo_config(system, conditioning, num_steps), [(k, str(v)) for k, v in small.items()])
+        return config.override(demo_config(system, conditioning, budget), [(k, str(v)) for k, v in small.items()])
 
     return make
 
@@ -82,8 +82,6 @@ def tiny(data_dir: Path) -> Any:
 @pytest.fixture
 def small_demo(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setattr(demo, "demo_config", tiny(tmp_path_factory.mktemp("data")))
-    monkeypatch.setattr(demo, "_QUICK_STEPS", 20)
-    monkeypatch.setattr(demo, "_SAMPLES", 96)
 
 
 @pytest.mark.slow
@@ -100,13 +98,13 @@ def test_the_demo_from_end_to_end(small_demo: None, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Pipeline, "batch", stopping)
     out = tmp_path / "demo"
-    with pytest.raises(InterruptedDemoError, match=r"SIGTERM: saved .*ddpm-conditional-quick at step 6; start again"):
-        demo.run(out, quick=True)
+    with pytest.raises(InterruptedDemoError, match=r"SIGTERM: saved step 6 of .*ddpm-conditional-20"):
+        demo.run(out, SMALL)
     assert not (out / "report.html").exists()
 
-    text = demo.run(out, quick=True)
+    text = demo.run(out, SMALL)
     assert len(calls) == 4 * 20
-    assert sorted(folder.name for folder in (out / "runs").iterdir()) == sorted(f"{a}-{b}-quick" for a, b in MODELS)
+    assert sorted(folder.name for folder in (out / "runs").iterdir()) == sorted(f"{a}-{b}-20" for a, b in MODELS)
     *table, picture, report, total = text.splitlines()
     assert (picture, report) == (str(out / "samples.png"), str(out / "report.html"))
     assert total.startswith("total time ")
@@ -123,7 +121,7 @@ def test_the_demo_from_end_to_end(small_demo: None, tmp_path: Path, monkeypatch:
     assert all(distance in html for distance in distances.values())
 
     began = time.perf_counter()
-    again = demo.run(out, quick=True)
+    again = demo.run(out, SMALL)
     assert len(calls) == 4 * 20, "a finished run was trained again"
     # Same runs, same samples; only the time that sampling took may differ.
     assert [re.split(r" {2,}", line)[:4] for line in again.splitlines()[2:8]] == [row[:4] for row in cells]
@@ -135,8 +133,8 @@ def test_a_run_that_was_stopped_ends_the_demo_with_the_signals_status(
 ) -> None:
     monkeypatch.setattr(demo, "train", lambda *_: Result(7, "SIGINT", 0.0))
     assert cli.main(["demo", "--out", str(tmp_path)]) == 130
-    message = r"SIGINT: saved step 7 of .*flow_matching-conditional; the same command goes on there\n"
-    assert re.fullmatch(message, capsys.readouterr().err)
+    message = r"SIGINT: saved step 7 of .*flow_matching-conditional-1200; the same command goes on there"
+    assert re.fullmatch(message, capsys.readouterr().err.splitlines()[-1])
 
 
 def test_samples_that_are_not_finite_have_an_infinite_distance(
@@ -144,24 +142,24 @@ def test_samples_that_are_not_finite_have_an_infinite_distance(
 ) -> None:
     held_out = np.random.default_rng(0).uniform(-1, 1, (10, 8, 8, 1)).astype(np.float32)
     drawn = held_out.copy()
-    choice = demo_config("ddpm", "blind", 20)
-    folder = tmp_path / "ddpm-blind-quick"
+    choice = demo_config("ddpm", "blind", SMALL)
+    folder = tmp_path / "ddpm-blind-20"
     folder.mkdir()
     lines = [{"step": 10, "loss": 2.0, "seconds": 1.5}, {"step": 20, "loss": 1.0, "seconds": 3.0}]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     monkeypatch.setattr(demo, "train", lambda *_: Result(20, None, 0.0))
     monkeypatch.setattr(demo, "_draw", lambda *_: drawn)
-    sound = demo._outcome(choice, folder, held_out)
+    sound = demo._outcome(choice, folder, 10, held_out)
     assert (sound.system, sound.blind, sound.distance) == ("ddpm", True, 0.0)
     assert (sound.loss, sound.train_seconds) == ([(10, 2.0), (20, 1.0)], 3.0)
     drawn[0, 0, 0, 0] = np.inf
-    assert demo._outcome(choice, folder, held_out).distance == math.inf
+    assert demo._outcome(choice, folder, 10, held_out).distance == math.inf
 
 
 def test_baselines_are_those_of_real_and_of_random_points() -> None:
     rng = np.random.default_rng(0)
     training, held_out = (rng.uniform(-1, 1, (num, 8, 8, 1)).astype(np.float32) for num in (1400, 360))
-    baselines = demo._baselines(training, held_out)
+    baselines = demo._baselines(training, held_out, 512)
     assert 0 < baselines.floor < 0.1 < baselines.noise
-    assert demo._baselines(training, held_out) == baselines
-    assert demo._baselines(np.roll(training, 1), held_out).floor != baselines.floor
+    assert demo._baselines(training, held_out, 512) == baselines
+    assert demo._baselines(np.roll(training, 1), held_out, 512).floor != baselines.floor

@@ -165,17 +165,24 @@ def test_fingerprint_sees_every_bit_and_order(name: str) -> None:
         assert fingerprint({"x": jnp.asarray(-leaf)}) != clean
 
 
-def test_fingerprint_does_not_depend_on_the_devices() -> None:
+def test_fingerprint_does_not_depend_on_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computed by the host, by one device, or by eight on a split array."""
     mesh = Mesh(np.asarray(jax.devices()), ("data",))
     for leaf in LEAVES.values():
         array = np.asarray(leaf)
         spec = PartitionSpec("data") if array.ndim and array.shape[0] % 8 == 0 else PartitionSpec()
         sharded = jax.device_put(array, NamedSharding(mesh, spec))
-        assert fingerprint([sharded]) == fingerprint([jnp.asarray(array)])
+        by_host = fingerprint([jnp.asarray(array)])
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "default_backend", lambda: "gpu")
+            assert fingerprint([sharded]) == fingerprint([jnp.asarray(array)]) == by_host
 
 
-def test_fingerprint_in_float64(x64: None) -> None:
+def test_fingerprint_in_float64(x64: None, monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.linspace(0, 1, 5)
     nudged = values.copy()
     nudged[3] = np.nextafter(nudged[3], 2.0)
     assert fingerprint([jnp.asarray(values)]) != fingerprint([jnp.asarray(nudged)])
+    by_host = fingerprint([jnp.asarray(values)])
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert fingerprint([jnp.asarray(values)]) == by_host

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from geonoise_jax import build
 from geonoise_jax.evaluation.restore import Trained, restore_field
 from geonoise_jax.figures import pictures
 from geonoise_jax.progress import Progress
@@ -56,19 +57,13 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     mesh = sampling_mesh()
     trained = restore_field(folder, mesh)
     labels = class_labels(trained, options)
-    settings = resolved(options, trained.config)
-    batch = min(settings.batch_size, max(options.num, 1))
     progress = Progress("sample", options.num, "samples")
     samples = sample(
         trained.field,
         jax.random.key(options.seed),
         options.num,
-        settings.sampler,
-        settings.num_steps,
-        grid=settings.grid,
-        denoise=trained.config.sampling.denoise,
+        **sampling_options(options, trained.config),
         labels=labels,
-        batch_size=-(-batch // mesh.size) * mesh.size,
         mesh=mesh,
         on_batch=lambda done, _: progress.update(done),
     )
@@ -76,18 +71,11 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     return _write(Path(out), samples, labels, trained.step)
 
 
-def resolved(options: Options, config: ConfigDict) -> Any:
-    """Return the options with every None replaced by what the config says.
-
-    Raises:
-        ValueError: if the batch size is not positive; the other options are checked where they are used.
-    """
-    names = [field.name for field in dataclasses.fields(options) if field.name in config.sampling]
-    left_open = {name: config.sampling[name] for name in names if getattr(options, name) is None}
-    chosen: Any = dataclasses.replace(options, **left_open)
-    if chosen.batch_size < 1:
-        raise ValueError(f"batch_size = {chosen.batch_size}: must be at least 1")
-    return chosen
+def sampling_options(options: Options, config: ConfigDict) -> dict[str, Any]:
+    """Return the config's arguments of ``sampling.sample``, replaced by the options that are not None."""
+    configured = build.sampling_options(config)
+    given = {name: getattr(options, name, None) for name in configured}
+    return {name: configured[name] if value is None else value for name, value in given.items()}
 
 
 def class_labels(trained: Trained, options: Options) -> np.ndarray | None:

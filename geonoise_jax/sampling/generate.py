@@ -49,7 +49,8 @@ def sample(
             divided by a(t_min) and keeps noise of scale b(t_min) / a(t_min).
         x: data to start from, noised to t_max; needed where a(t_max) is not negligible.
         labels: class of each sample, for a class-conditional network.
-        batch_size: samples computed at once; all by default. A last partial batch is padded, so there is one compile.
+        batch_size: samples computed at once; all by default. It is rounded up to a multiple of the devices, and a last
+            partial batch is padded, so that there is one compile.
         mesh: devices to shard each batch over, along its first axis.
         on_batch: called as ``on_batch(done, num)`` after each batch.
 
@@ -57,8 +58,8 @@ def sample(
         Samples in data space, on the host.
 
     Raises:
-        ValueError: on an unknown sampler or grid, a size that is not positive or not divisible by the devices, or
-            ``x`` or ``labels`` of the wrong length.
+        ValueError: on an unknown sampler or grid, a size that is not positive, or ``x`` or ``labels`` of the wrong
+            length.
     """
     solver, times = plan(field.process.schedule, sampler, num_steps, grid)
     batch_size = _check_sizes(num, num if batch_size is None else batch_size, mesh)
@@ -137,9 +138,7 @@ def _check_sizes(num: int, batch_size: int, mesh: Mesh | None) -> int:
         if value < 1:
             raise ValueError(f"{name} = {value}: must be at least 1")
     devices = 1 if mesh is None else mesh.size
-    if batch_size % devices:
-        raise ValueError(f"batch_size = {batch_size}: must be a multiple of the {devices} devices of the mesh")
-    return batch_size
+    return -(-min(batch_size, num) // devices) * devices
 
 
 def _lookup(name: str, value: str, table: dict[str, Any]) -> Any:

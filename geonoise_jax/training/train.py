@@ -237,22 +237,17 @@ class _Loop:
 
 def draw_samples(setup: Setup, step: int, params: PyTree[Array]) -> None:
     """Write ``samples/STEP.png`` from the averaged parameters, always from the same noise."""
-    options = setup.config.sampling
-    field = build.network_field(setup.config, setup.module, params, setup.data.event_shape)
-    num = -(-options.num // setup.mesh.size) * setup.mesh.size
+    num = setup.config.sampling.num
     samples = sample(
-        field,
+        build.network_field(setup.config, setup.module, params, setup.data.event_shape),
         jax.random.key(setup.config.seed),
         num,
-        options.sampler,
-        options.num_steps,
-        grid=options.grid,
-        denoise=options.denoise,
+        **build.sampling_options(setup.config),
         labels=class_turns(num, setup.module.num_classes),
         mesh=setup.mesh,
     )
     reference = setup.data.to_model(setup.data.events[:_REFERENCE])
-    picture = pictures.sample_picture(samples[: options.num], reference, title=f"step {step}")
+    picture = pictures.sample_picture(samples, reference, title=f"step {step}")
     pictures.save(picture, setup.folder / "samples" / f"{step:08d}.png")
 
 
