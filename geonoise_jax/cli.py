@@ -61,7 +61,9 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("demo", help="train, sample and compare four models on real digits, in minutes")
     command.add_argument("--out", type=Path, default=Path("demo"), help="folder of the results (default: demo)")
-    command.add_argument("--quick", action="store_true", help="a quarter of the training: under 2 minutes on 2 cores")
+    command.add_argument(
+        "--quick", action="store_true", help="a try-out in under 2 minutes on 2 cores: too short for DDPM to learn"
+    )
     command.set_defaults(run=_demo)
 
 

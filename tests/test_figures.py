@@ -218,7 +218,7 @@ def test_the_table_lines_up() -> None:
         ["training digits (floor)", "0.050", "1.0", "", ""],
         ["Gaussian noise", "0.700", "14.0", "", ""],
     ]
-    assert lines[8:] == ["", *demo_report.findings(EXPECTED)]
+    assert lines[8:] == ["", *demo_report.findings(EXPECTED, BASELINES)]
 
 
 VERDICTS = [
@@ -232,7 +232,7 @@ VERDICTS = [
 
 @pytest.mark.parametrize(("distances", "flow_matching", "ddpm"), VERDICTS)
 def test_findings_say_what_happened_beside_what_the_paper_claims(distances: Any, flow_matching: Any, ddpm: Any) -> None:
-    by_system = dict(zip(demo_report.CLAIMS, demo_report.findings(outcomes(*distances)), strict=True))
+    by_system = dict(zip(demo_report.CLAIMS, demo_report.findings(outcomes(*distances), BASELINES), strict=True))
     for (system, sentence), (verdict, agreement) in zip(sorted(by_system.items()), (ddpm, flow_matching), strict=True):
         assert sentence.startswith(f"{demo_report.TITLES[system]}: blind {verdict} here (")
         assert f"The paper: {demo_report.CLAIMS[system]}." in sentence
@@ -240,15 +240,15 @@ def test_findings_say_what_happened_beside_what_the_paper_claims(distances: Any,
 
 
 def test_findings_give_the_ratio_and_no_verdict_without_a_sound_twin() -> None:
-    assert "(15.0 times the distance of its conditional twin" in demo_report.findings(EXPECTED)[0]
-    assert "(inf times" in demo_report.findings(outcomes(0.06, 0.07, 0.06, math.inf))[0]
-    for blind in (0.06, math.inf):
-        sentence = demo_report.findings(outcomes(0.06, 0.07, math.inf, blind))[0]
+    assert "(15.0 times the distance of its conditional twin" in demo_report.findings(EXPECTED, BASELINES)[0]
+    assert "(inf times" in demo_report.findings(outcomes(0.06, 0.07, 0.06, math.inf), BASELINES)[0]
+    for twin, blind in itertools.product((math.inf, math.nan, 0.5), (0.06, math.inf)):
+        sentence = demo_report.findings(outcomes(0.06, 0.07, twin, blind), BASELINES)[0]
         assert "DDPM (noise target): no verdict here" in sentence
         assert "agrees" not in sentence.lower()
-    assert demo_report.findings([]) == []
-    assert [sentence[:4] for sentence in demo_report.findings(EXPECTED[2:])] == ["DDPM"]
-    assert demo_report.findings(EXPECTED[1:2]) == []
+    assert demo_report.findings([], BASELINES) == []
+    assert [sentence[:4] for sentence in demo_report.findings(EXPECTED[2:], BASELINES)] == ["DDPM"]
+    assert demo_report.findings(EXPECTED[1:2], BASELINES) == []
 
 
 class Page(html.parser.HTMLParser):
@@ -296,7 +296,12 @@ def test_the_page_is_whole_and_self_contained(last: float) -> None:
     shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(r.split(",")[1])))) for r in page.references]
     for pixels, samples in zip(shown, [*(o.samples for o in made), HELD_OUT], strict=False):
         np.testing.assert_array_equal(pixels, np.asarray(image_grid(to_pixels(samples[: demo_report._SHOWN]))))
-    for fact in ("1200 steps each", "5:33 altogether", "80 samples and 90 held-out", *demo_report.findings(made)):
+    for fact in (
+        "1200 steps each",
+        "5:33 altogether",
+        "80 samples and 90 held-out",
+        *demo_report.findings(made, BASELINES),
+    ):
         assert fact in " ".join(page.text.split())
 
 
