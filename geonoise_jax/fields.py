@@ -43,6 +43,7 @@ class Field(Protocol):
         """Return the predicted target ``r`` for observations u at noise levels t."""
 
 
+@runtime_checkable
 class ExactMarginal(Protocol):
     """What :class:`ExactField` needs of ``exact.marginal.Marginal``."""
 

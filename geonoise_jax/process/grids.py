@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from geonoise_jax.process.schedules import Schedule
 
 
-def uniform(schedule: Schedule, num_steps: int) -> Float[Array, "num_steps+1"]:
+def uniform(schedule: Schedule, num_steps: int) -> Float[Array, "{num_steps}+1"]:
     """Return ``num_steps + 1`` times equally spaced in t, from t_max down to t_min.
 
     Raises:
@@ -19,7 +19,7 @@ def uniform(schedule: Schedule, num_steps: int) -> Float[Array, "num_steps+1"]:
     return jnp.linspace(schedule.t_max, schedule.t_min, num_steps + 1)
 
 
-def rho(schedule: Schedule, num_steps: int, *, exponent: float = 7.0) -> Float[Array, "num_steps+1"]:
+def rho(schedule: Schedule, num_steps: int, *, exponent: float = 7.0) -> Float[Array, "{num_steps}+1"]:
     """Return ``num_steps + 1`` times equally spaced in ``t^(1/exponent)`` (Karras et al. 2022, equation 5).
 
     Raises:
@@ -32,7 +32,7 @@ def rho(schedule: Schedule, num_steps: int, *, exponent: float = 7.0) -> Float[A
     return _pin(schedule, jnp.linspace(*ends, num_steps + 1) ** exponent)
 
 
-def log_snr(schedule: Schedule, num_steps: int) -> Float[Array, "num_steps+1"]:
+def log_snr(schedule: Schedule, num_steps: int) -> Float[Array, "{num_steps}+1"]:
     """Return ``num_steps + 1`` times equally spaced in the log signal-to-noise ratio (Lu et al. 2022).
 
     Raises:

@@ -77,7 +77,7 @@ def sample(
     return np.concatenate(batches)
 
 
-def plan(schedule: Schedule, sampler: str, num_steps: int, grid: str) -> tuple[Solver, Float[Array, "num_steps+1"]]:
+def plan(schedule: Schedule, sampler: str, num_steps: int, grid: str) -> tuple[Solver, Float[Array, "{num_steps}+1"]]:
     """Return the solver and the times that these options mean for a schedule.
 
     Raises:
@@ -98,7 +98,7 @@ def _sample_batch(
     x: Float[Array, "b *event"] | None,
     labels: Int[Array, "b"] | None,
     *,
-    times: Float[Array, "steps+1"],
+    times: Float[Array, "times"],
     solver: Callable,
     denoise: bool,
 ) -> Float[Array, "b *event"]:

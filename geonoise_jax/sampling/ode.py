@@ -14,11 +14,11 @@ from jaxtyping import Array, Float
 
 from geonoise_jax.fields import Field
 
-Solver = Callable[[Field, Float[Array, "b *event"], Float[Array, "steps+1"]], Float[Array, "b *event"]]
+Solver = Callable[[Field, Float[Array, "b *event"], Float[Array, "times"]], Float[Array, "b *event"]]
 _Step = Callable[[Callable, Float[Array, "b *event"], Float[Array, ""], Float[Array, ""]], Float[Array, "b *event"]]
 
 
-def euler(field: Field, u: Float[Array, "b *event"], times: Float[Array, "steps+1"]) -> Float[Array, "b *event"]:
+def euler(field: Field, u: Float[Array, "b *event"], times: Float[Array, "times"]) -> Float[Array, "b *event"]:
     """Integrate by Euler's method: first order, one field evaluation a step.
 
     Args:
@@ -32,7 +32,7 @@ def euler(field: Field, u: Float[Array, "b *event"], times: Float[Array, "steps+
     return _integrate(_euler_step, field, u, times)[0]
 
 
-def heun(field: Field, u: Float[Array, "b *event"], times: Float[Array, "steps+1"]) -> Float[Array, "b *event"]:
+def heun(field: Field, u: Float[Array, "b *event"], times: Float[Array, "times"]) -> Float[Array, "b *event"]:
     """Integrate by Heun's method (explicit trapezoid): second order, two field evaluations a step.
 
     Args and returns as :func:`euler`. The field is evaluated at ``times[-1]`` too, which every non-singular process
@@ -42,8 +42,8 @@ def heun(field: Field, u: Float[Array, "b *event"], times: Float[Array, "steps+1
 
 
 def trajectory(
-    solver: str, field: Field, u: Float[Array, "b *event"], times: Float[Array, "steps+1"]
-) -> Float[Array, "steps+1 b *event"]:
+    solver: str, field: Field, u: Float[Array, "b *event"], times: Float[Array, "times"]
+) -> Float[Array, "times b *event"]:
     """Return the observations at every time of the grid, the start included.
 
     Raises:
@@ -55,7 +55,7 @@ def trajectory(
 
 
 def _integrate(
-    step: _Step, field: Field, u: Float[Array, "b *event"], times: Float[Array, "steps+1"], *, keep: bool = False
+    step: _Step, field: Field, u: Float[Array, "b *event"], times: Float[Array, "times"], *, keep: bool = False
 ) -> tuple[Float[Array, "b *event"], Any]:
     def velocity(u: Float[Array, "b *event"], t: Float[Array, ""]) -> Float[Array, "b *event"]:
         return field.process.velocity(u, field(u, jnp.full(u.shape[0], t, u.dtype)), t)

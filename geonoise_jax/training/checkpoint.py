@@ -150,14 +150,14 @@ class Checkpoints:
         self._manager = self._open()
 
 
-def _split(state: TrainState) -> tuple[dict[str, Any], PyTree[Array]]:
+def _split(state: TrainState) -> tuple[dict[str, Any], Any]:
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     ema = fields.pop("ema_params")
     # Leaves in a list: Orbax stores plain containers, whatever the classes of optax and clu are called next year.
     return {name: jax.tree.leaves(value) for name, value in fields.items()}, ema
 
 
-def _join(like: TrainState, train: dict[str, Any], ema: PyTree[Array]) -> TrainState:
+def _join(like: TrainState, train: dict[str, Any], ema: Any) -> TrainState:
     values = {
         name: jax.tree.unflatten(jax.tree.structure(getattr(like, name)), leaves) for name, leaves in train.items()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from geonoise_jax.process import checks
 
 
+@runtime_checkable
 class EMA(Protocol):
     """A rule for how much of the old average is kept."""
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from clu import metrics
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Key, PyTree
 
 # Means over the steps since the last logged one; in the state, so that a resumed run logs the same numbers.
 WindowMetrics: Any = metrics.Collection.create(
@@ -19,19 +19,19 @@ WindowMetrics: Any = metrics.Collection.create(
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes while training.
+    """All that changes while training; of arrays, or of their shapes and shardings when it is abstract.
 
     Attributes:
-        step: number of updates done.
+        step: number of updates done, an int32 scalar.
         params: network parameters.
         ema_params: their moving average, which samples and evaluation use.
         opt_state: optax state.
         window: running means of the metrics.
     """
 
-    step: Int[Array, ""]
-    params: PyTree[Array]
-    ema_params: PyTree[Array]
+    step: Any
+    params: Any
+    ema_params: Any
     opt_state: Any
     window: Any
 
