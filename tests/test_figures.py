@@ -298,7 +298,7 @@ def test_the_page_is_whole_and_self_contained(last: float) -> None:
         np.testing.assert_array_equal(pixels, np.asarray(image_grid(to_pixels(samples[: demo_report._SHOWN]))))
     for fact in (
         "1200 steps each",
-        "5:33 altogether",
+        "took 5:33",
         "80 samples and 90 held-out",
         *demo_report.findings(made, BASELINES),
     ):

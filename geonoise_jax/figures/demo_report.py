@@ -183,8 +183,9 @@ th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left;
 <body>
 <h1>Which blind models work?</h1>
 <p>Four models of the 8&times;8 handwritten digits: the same U-Net, {steps} steps each. A <em>conditional</em>
-network is told the noise level; a <em>blind</em> one sees only the noisy image. All were trained and sampled by the
-run that wrote this page, in {seconds} altogether.</p>
+network is told the noise level; a <em>blind</em> one sees only the noisy image. Nothing here was computed
+beforehand: all comes from the runs in the folder of this page, the last call of <code>geonoise demo</code> took
+{seconds}.</p>
 <h2>Samples</h2>
 <div class="grids">{grids}</div>
 <h2>Distance to held-out digits</h2>
