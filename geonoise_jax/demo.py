@@ -42,7 +42,7 @@ class Budget:
     samples: int
 
 
-FULL = Budget(train_steps=1200, sample_steps=50, samples=512)
+FULL = Budget(train_steps=1000, sample_steps=50, samples=512)
 QUICK = Budget(train_steps=160, sample_steps=25, samples=256)
 
 

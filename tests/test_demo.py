@@ -133,7 +133,7 @@ def test_a_run_that_was_stopped_ends_the_demo_with_the_signals_status(
 ) -> None:
     monkeypatch.setattr(demo, "train", lambda *_: Result(7, "SIGINT", 0.0))
     assert cli.main(["demo", "--out", str(tmp_path)]) == 130
-    message = r"SIGINT: saved step 7 of .*flow_matching-conditional-1200; the same command goes on there"
+    message = r"SIGINT: saved step 7 of .*flow_matching-conditional-1000; the same command goes on there"
     assert re.fullmatch(message, capsys.readouterr().err.splitlines()[-1])
 
 

@@ -83,7 +83,7 @@ class Schedule(abc.ABC):
         return 1.0
 
     def signal_deficit(self, t: ArrayLike) -> Float[Array, "*t"]:
-        """Return ``a(0) - a(t)`` in full relative accuracy: the difference itself cancels where there is little noise."""
+        """Return ``a(0) - a(t)`` in full relative accuracy: the plain difference cancels at low noise."""
         return self.clean_signal - self.scales(as_time(t))[0]
 
     def eta(self, t: ArrayLike) -> Float[Array, "*t"]:
@@ -100,7 +100,7 @@ class Schedule(abc.ABC):
         eta = as_time(eta)
         low, high = jnp.full_like(eta, self.t_min), jnp.full_like(eta, self.t_max)
 
-        def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = bracket
             middle = 0.5 * (low + high)
             below = self.eta(middle) < eta

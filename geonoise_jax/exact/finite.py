@@ -1,0 +1,197 @@
+"""Finite sets of points, up to whole image data sets: exact fields of the empirical distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Key
+
+from geonoise_jax.exact import checks, sums
+from geonoise_jax.exact.base import Distribution, Level, Scores
+from geonoise_jax.exact.pytrees import pytree
+
+_COARSE_POINTS = 1024
+_WORKING_COPIES = 4  # arrays of one number per query and point that are alive at once
+
+
+@pytree(
+    data=("rows", "square", "log_weight"),
+    static=("event_shape", "num_points", "num_near", "working_memory", "mesh", "axis", "query_axis"),
+)
+class FiniteSet(Distribution):
+    """Points with probabilities: the empirical distribution of a data set.
+
+    Attributes:
+        rows: the points, flattened, [N, D] (padded to a multiple of the devices if sharded).
+        square: their squared norms, [N].
+        log_weight: the logarithms of their probabilities, [N].
+        num_points: N.
+        num_near: number of points per query that are compared by differences.
+        working_memory: bytes that a computation may use beside the points.
+        mesh: device mesh over which the points are sharded, or None.
+        axis: the mesh axis of the points.
+        query_axis: the mesh axis of the queries, or None if every device works on all of them.
+    """
+
+    rows: Float[Array, "N D"]
+    square: Float[Array, "N"]
+    log_weight: Float[Array, "N"]
+    num_points: int
+    num_near: int
+    working_memory: int
+    mesh: Mesh | None
+    axis: str | None
+    query_axis: str | None
+
+    def __init__(
+        self,
+        points: Any,
+        weights: Any = None,
+        *,
+        num_near: int = 32,
+        working_memory: int = 2**30,
+    ) -> None:
+        """Build the law.
+
+        Args:
+            points: [N, *event]; kept as they are, in their own dtype.
+            weights: [N], summing to one; None gives every point the same.
+            num_near: number of nearest points per query that are compared by differences rather than by a matrix
+                product, which makes float32 accurate near the data.
+            working_memory: bytes that a computation may use beside the points; queries are taken in blocks that fit.
+
+        Raises:
+            ValueError: if there is no point, an entry is not finite, the weights are not N probabilities, or not even
+                one query fits into ``working_memory``.
+        """
+        values = checks.array("FiniteSet.points", points, at_least=2)
+        if num_near < 1:
+            raise ValueError(f"FiniteSet.num_near = {num_near}: must be at least 1")
+        rows = values.reshape(len(values), -1)
+        self._set(
+            rows=rows,
+            square=jnp.einsum("nd,nd->n", rows, rows, precision=jax.lax.Precision.HIGHEST),
+            log_weight=jnp.log(checks.weights("FiniteSet.weights", weights, len(rows), rows.dtype)),
+            event_shape=values.shape[1:],
+            num_points=len(rows),
+            num_near=min(num_near, len(rows)),
+            working_memory=working_memory,
+            mesh=None,
+            axis=None,
+            query_axis=None,
+        )
+        self.query_block(rows.dtype)
+
+    @property
+    def points(self) -> Float[Array, "N *event"]:
+        """The points, [N, *event]."""
+        return self.rows[: self.num_points].reshape(self.num_points, *self.event_shape)
+
+    def shard(self, mesh: Mesh, axis: str, query_axis: str | None = None) -> FiniteSet:
+        """Return the same law with its points divided over the devices of a mesh axis.
+
+        Log-sum-exps and weighted sums are merged by collectives.
+
+        Args:
+            mesh: the devices.
+            axis: mesh axis over which the points are divided.
+            query_axis: mesh axis over which queries are divided, whose size must then divide their number.
+
+        Raises:
+            ValueError: if the mesh has no such axis.
+        """
+        for name in (axis, query_axis):
+            if name is not None and name not in mesh.axis_names:
+                raise ValueError(f"axis = {name!r}: must be one of the mesh's {mesh.axis_names}")
+        padding = -len(self.rows) % mesh.shape[axis]
+        sharding = NamedSharding(mesh, P(axis))
+        law = object.__new__(FiniteSet)
+        law._set(
+            **{name: getattr(self, name) for name in ("event_shape", "num_points", "num_near", "working_memory")},
+            rows=jax.device_put(jnp.pad(self.rows, ((0, padding), (0, 0))), sharding),
+            square=jax.device_put(jnp.pad(self.square, (0, padding)), sharding),
+            log_weight=jax.device_put(jnp.pad(self.log_weight, (0, padding), constant_values=-jnp.inf), sharding),
+            mesh=mesh,
+            axis=axis,
+            query_axis=query_axis,
+        )
+        return law
+
+    def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "num *event"]:
+        index = jax.random.categorical(key, self.log_weight, shape=(num,))
+        return self.rows[index].reshape(num, *self.event_shape)
+
+    def project(self, u: Float[Array, "B D"], signal: float) -> sums.Projection:
+        local = len(self.rows) // self._devices
+        near = min(self.num_near, local)
+
+        def function(rows: Array, square: Array, log_weight: Array, u: Array) -> sums.Projection:
+            return sums.project(rows, square, log_weight, u, signal, near, self.axis)
+
+        data, queries = P(self.axis), P(self.query_axis)
+        run = self._local(function, (data, data, data, queries), self._layout(near < local))
+        return run(self.rows, self.square, self.log_weight, u)
+
+    def coarse(self, projection: sums.Projection) -> sums.Projection:
+        layout = self._layout(projection.far is not None)
+        keep = _COARSE_POINTS // self._devices
+        return self._local(lambda p: sums.thin(p, keep), (layout,), layout)(projection)
+
+    def scores(self, projection: sums.Projection, level: Level) -> Scores:
+        queries = P(self.query_axis)
+        layout = self._layout(projection.far is not None)
+        return self._local(lambda p, at: sums.scores(p, at, self.axis), (layout, queries), queries)(projection, level)
+
+    def average(
+        self,
+        projection: sums.Projection,
+        level: Level,
+        scores: Scores,
+        alpha: Float[Array, "J B T"],
+        beta: Float[Array, "J B T"],
+    ) -> Float[Array, "J B D"]:
+        layout, queries, rows = self._layout(projection.far is not None), P(self.query_axis), P(None, self.query_axis)
+        function = self._local(
+            lambda rows, p, at, norm, alpha, beta: sums.average(rows, p, at, norm, alpha, beta, self.axis),
+            (P(self.axis), layout, queries, queries, rows, rows),
+            rows,
+        )
+        return function(self.rows, projection, level, scores.cache, alpha, beta)
+
+    def query_block(self, dtype: Any) -> int:
+        """Return how many queries fit into the working memory.
+
+        Raises:
+            ValueError: if not even one does.
+        """
+        local = -(-len(self.rows) // self._devices)
+        per_query = jnp.dtype(dtype).itemsize * (_WORKING_COPIES * local + 3 * self.num_near * self.dim)
+        if per_query > self.working_memory:
+            raise ValueError(
+                f"FiniteSet.working_memory = {self.working_memory}: one query on {local} points of {self.dim} entries "
+                f"needs {per_query} bytes; raise it, or divide the points over more devices with shard()"
+            )
+        return self.working_memory // per_query
+
+    @property
+    def _devices(self) -> int:
+        return 1 if self.mesh is None or self.axis is None else self.mesh.shape[self.axis]
+
+    def _layout(self, has_far: bool) -> sums.Projection:
+        """How a projection lies on the mesh: each device holds its own near and far points of its queries."""
+        one: Any = P(self.query_axis)
+        both: Any = P(self.query_axis, self.axis)
+        data: Any = P(self.axis)
+        far = sums.Far(both, data, data) if has_far else None
+        return sums.Projection(one, one, one, one, one, sums.Near(both, both, both, both, both), far)
+
+    def _local(self, function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+        """Run a function on every device's own points."""
+        if self.mesh is None:
+            return function
+        return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

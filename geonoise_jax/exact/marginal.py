@@ -1,0 +1,322 @@
+r"""The exact fields of one data distribution, one process and one prior of the noise level.
+
+Numbers of "The Geometry of Noise" (arXiv:2602.18428); D_t, R_t = u - a D_t of :mod:`geonoise_jax.exact.base`; averages
+E[.] over the posterior p(t | u), proportional to p(u | t) p(t):
+
+(5)       f_t = c D_t + (d / b) R_t                        conditional optimum
+(6, 7)    f* = E[f_t]                                      blind optimum
+(1, 8)    E(u) = -log p(u),  p(u) = int p(u | t) p(t) dt   marginal energy
+(9, 10)   grad E = E[grad E_t],  grad E_t = R_t / b^2
+(14, 56)  f* = E[lambda] grad E + E[(lambda - E lambda)(grad E_t - grad E)] + E[c / a] u
+
+By (15) ``lambda / b^2 = d / b - c / a``, so that the first two terms of (14) together are ``E[(d / b - c / a) R_t]``:
+the transport correction is found without subtracting the drift, which may be a thousand times larger.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Array, Float
+from jaxtyping import ArrayLike as ArrayLike
+
+from geonoise_jax.exact.base import Distribution, Level, compiled_average, compiled_project, compiled_scores
+from geonoise_jax.exact.integral import Coefficients, Integral, average, integrate
+from geonoise_jax.exact.prior import LossWeight, Prior
+from geonoise_jax.exact.pytrees import Frozen, pytree
+from geonoise_jax.exact.quadrature import Rule
+from geonoise_jax.exact.results import Decomposition, Posterior, posterior_mode
+from geonoise_jax.process.process import Coeffs, Process
+from geonoise_jax.process.schedules import as_time
+from geonoise_jax.process.times import TimeLaw
+
+_DEFAULT_ACCURACY = {8: 1e-9, 4: 1e-5}  # by bytes per number
+_RANGE_SLACK = 1e-5
+_NEGLIGIBLE_DENSITY = 1e-30
+
+Pair = Callable[[Coeffs], Coefficients]
+# What the fields are, as alpha D_t + beta R_t.
+_SIGNAL: Pair = lambda k: (jnp.ones_like(k.b), jnp.zeros_like(k.b))  # noqa: E731
+_ENERGY_GRAD: Pair = lambda k: (jnp.zeros_like(k.b), 1.0 / (k.b * k.b))  # noqa: E731
+_TARGET: Pair = lambda k: (k.c, k.d / k.b)  # noqa: E731
+
+
+class QuadratureWarning(UserWarning):
+    """An integral over the noise level is estimated to be less accurate than was asked for."""
+
+
+@pytree(data=("distribution",), static=("prior", "accuracy", "adaptive"))
+class Marginal(Frozen):
+    """The law of ``u = a x + b eps`` with x from a distribution and t from a prior, and the fields it defines.
+
+    A pytree: the arrays of the distribution may change from call to call of a jitted function without a new trace.
+    Everything is differentiable in u.
+
+    Attributes:
+        distribution: the law of the data.
+        prior: the law of t, ``time_law x loss_weight`` normalised: the minimiser of the weighted loss depends on that
+            product.
+        accuracy: relative accuracy of integrals over t; None for 1e-9 in float64, 1e-5 in float32.
+        adaptive: give every query its own nodes; otherwise all share those of a fixed rule.
+    """
+
+    distribution: Distribution
+    prior: Prior
+    accuracy: float | None
+    adaptive: bool
+
+    def __init__(
+        self,
+        distribution: Distribution,
+        process: Process,
+        time_law: TimeLaw,
+        loss_weight: LossWeight | None = None,
+        *,
+        accuracy: float | None = None,
+        adaptive: bool = True,
+    ) -> None:
+        """Pair a distribution with a process and a prior.
+
+        Raises:
+            ValueError: if the time law reaches beyond the schedule, the loss weight is not positive and finite, or
+                ``accuracy`` is not in (0, 1).
+        """
+        if not isinstance(distribution, Distribution):
+            raise ValueError(f"Marginal.distribution = {distribution!r}: must be a Distribution")
+        if accuracy is not None and not 0.0 < accuracy < 1.0:
+            raise ValueError(f"Marginal.accuracy = {accuracy}: must lie in (0, 1)")
+        prior = Prior(process, time_law, loss_weight)
+        self._set(distribution=distribution, prior=prior, accuracy=accuracy, adaptive=adaptive)
+
+    @property
+    def process(self) -> Process:
+        """Schedule and target."""
+        return self.prior.process
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one event."""
+        return self.distribution.event_shape
+
+    # Averages over the posterior of the noise level; u: [B, *event].
+
+    def log_density(self, u: Float[Array, "B *event"]) -> Float[Array, "B"]:
+        """Return log p(u), equation (8).
+
+        Raises:
+            ValueError: if u has another event shape.
+        """
+        return self._in_blocks(lambda flat: self._integrate(flat).log_density, u)
+
+    def energy(self, u: Float[Array, "B *event"]) -> Float[Array, "B"]:
+        """Return the marginal energy ``E = -log p(u)``, equation (1)."""
+        return -self.log_density(u)
+
+    def energy_grad(self, u: Float[Array, "B *event"]) -> Float[Array, "B *event"]:
+        """Return the gradient of the marginal energy, equation (9)."""
+        return self._mean_of(u, _ENERGY_GRAD)
+
+    def energy_hvp(self, u: Float[Array, "B *event"], v: Float[Array, "B *event"]) -> Float[Array, "B *event"]:
+        """Return the product of the Hessian of the marginal energy at u with v."""
+        return jax.jvp(self.energy_grad, (u,), (v,))[1]
+
+    def field(self, u: Float[Array, "B *event"]) -> Float[Array, "B *event"]:
+        """Return the blind optimum ``f*(u) = E[f_t(u) | u]``, equations (6, 7)."""
+        return self._mean_of(u, _TARGET)
+
+    def posterior_denoiser(self, u: Float[Array, "B *event"]) -> Float[Array, "B *event"]:
+        """Return ``E[x | u]``, the denoiser of an observation of unknown noise level."""
+        return self._mean_of(u, _SIGNAL)
+
+    def inverse_noise_moment(self, u: Float[Array, "B *event"], q: float) -> Float[Array, "B"]:
+        """Return ``E[b^-q | u]``."""
+
+        def moment(flat: Float[Array, "B D"]) -> Float[Array, "B"]:
+            integral = self._integrate(flat)
+            return (integral.weights * integral.nodes.coeffs.b ** (-q)).sum(-1)
+
+        return self._in_blocks(moment, u)
+
+    def posterior(self, u: Float[Array, "B *event"]) -> Posterior:
+        """Return the posterior p(t | u) of the noise level, equation (36).
+
+        Warns:
+            QuadratureWarning: if its estimated error exceeds the accuracy (not inside a jitted function).
+        """
+
+        def posterior(flat: Float[Array, "B D"]) -> Posterior:
+            integral = self._integrate(flat)
+            t, weights = integral.nodes.t, integral.weights
+            log_density = integral.nodes.log_prior - integral.nodes.log_rate + integral.scores.relative
+            log_density += (integral.scores.offset - integral.log_density)[:, None]
+            mean = (weights * t).sum(-1)
+            var = (weights * (t - mean[:, None]) ** 2).sum(-1)
+            mode = posterior_mode(t, log_density)
+            if self.prior.is_discrete:
+                mode = jnp.take_along_axis(t, jnp.argmax(log_density, axis=1)[:, None], axis=1)[:, 0]
+            return Posterior(t, weights, jnp.exp(log_density), mean, var, mode, integral.error)
+
+        result = self._in_blocks(posterior, u)
+        self._warn(result.error, u)
+        return result
+
+    def decompose(self, u: Float[Array, "B *event"]) -> Decomposition:
+        """Return the blind field as natural gradient, transport correction and drift, equation (14).
+
+        Raises:
+            ValueError: if the mean gain or the mean drift scale is infinite, as a vanishes where the prior does not.
+
+        Warns:
+            QuadratureWarning: if the estimated error of the posterior exceeds the accuracy (not inside a jitted
+                function).
+        """
+        self._require_mean_gain()
+
+        def decompose(flat: Float[Array, "B D"]) -> tuple[Decomposition, Float[Array, "B"]]:
+            integral = self._integrate(flat)
+            k = integral.nodes.coeffs
+            along_pair = (jnp.zeros_like(k.b), k.d / k.b - k.c / k.a)
+            pairs = [_TARGET(k), _ENERGY_GRAD(k), along_pair]
+            field, energy_grad, along = average(self.distribution, integral, pairs)
+            gain = (integral.weights * (k.b / k.a) * k.det).sum(-1)
+            drift_scale = (integral.weights * (k.c / k.a)).sum(-1)
+            natural = gain[:, None] * energy_grad
+            drift = drift_scale[:, None] * flat
+            parts = Decomposition(field, natural, along - natural, drift, gain, drift_scale, energy_grad)
+            return parts, integral.error
+
+        parts, error = self._in_blocks(decompose, u)
+        self._warn(error, u)
+        return Decomposition(*(x.reshape(u.shape) if x.ndim > 1 else x for x in parts))
+
+    # Quantities at one given noise level; t: a scalar or [B], in [t_min, t_max].
+
+    def denoiser(self, u: Float[Array, "B *event"], t: Float[ArrayLike, "*#B"]) -> Float[Array, "B *event"]:
+        """Return ``D_t(u) = E[x | u, t]``, equation (35).
+
+        Raises:
+            ValueError: if u has another event shape, or t lies outside [t_min, t_max].
+        """
+        return self._at(u, t, _SIGNAL)
+
+    def conditional_field(self, u: Float[Array, "B *event"], t: Float[ArrayLike, "*#B"]) -> Float[Array, "B *event"]:
+        """Return the conditional optimum ``f_t(u)``, equation (5).
+
+        Raises:
+            ValueError: if u has another event shape, or t lies outside [t_min, t_max].
+        """
+        return self._at(u, t, _TARGET)
+
+    def energy_grad_at(self, u: Float[Array, "B *event"], t: Float[ArrayLike, "*#B"]) -> Float[Array, "B *event"]:
+        """Return ``grad E_t(u) = -grad log p(u | t)``, equation (10).
+
+        Raises:
+            ValueError: if u has another event shape, or t lies outside [t_min, t_max].
+        """
+        return self._at(u, t, _ENERGY_GRAD)
+
+    def estimation_error(self, u: Float[Array, "B *event"], t: Float[ArrayLike, "*#B"]) -> Float[Array, "B"]:
+        """Return ``|f*(u) - f_t(u)|``, the error of a blind field at noise level t, equation (22).
+
+        Raises:
+            ValueError: if u has another event shape, or t lies outside [t_min, t_max].
+        """
+        difference = self.field(u) - self.conditional_field(u, t)
+        return jnp.sqrt((difference.reshape(len(difference), -1) ** 2).sum(-1))
+
+    def jensen_gap(self, u: Float[Array, "B *event"], t: Float[ArrayLike, "*#B"]) -> Float[Array, "B"]:
+        """Return ``b_t E[1 / b | u] - 1``, equation (66).
+
+        Raises:
+            ValueError: if u has another event shape, or t lies outside [t_min, t_max].
+        """
+        b = self.process.coeffs(self._times(self.distribution.flatten(u), t)).b
+        return b * self.inverse_noise_moment(u, 1.0) - 1.0
+
+    def _integrate(self, flat: Float[Array, "B D"]) -> Integral:
+        return integrate(self.distribution, self.prior, self._rule(flat.dtype), flat)
+
+    def _rule(self, dtype: Any) -> Rule:
+        return Rule(self._accuracy(dtype), self.adaptive, self.distribution.dim)
+
+    def _accuracy(self, dtype: Any) -> float:
+        return self.accuracy or _DEFAULT_ACCURACY[jnp.dtype(dtype).itemsize]
+
+    def _mean_of(self, u: Float[Array, "B *event"], pair: Pair) -> Float[Array, "B *event"]:
+        """Return ``E[alpha D_t + beta R_t | u]``."""
+
+        def mean(flat: Float[Array, "B D"]) -> Float[Array, "B D"]:
+            integral = self._integrate(flat)
+            return average(self.distribution, integral, [pair(integral.nodes.coeffs)])[0]
+
+        return self._in_blocks(mean, u).reshape(jnp.shape(u))
+
+    def _at(self, u: Float[Array, "B *event"], t: ArrayLike, pair: Pair) -> Float[Array, "B *event"]:
+        """Return ``alpha D_t + beta R_t`` at one noise level per query."""
+        schedule, law = self.process.schedule, self.distribution
+
+        def at(flat: Float[Array, "B D"], times: Float[Array, "B"]) -> Float[Array, "B D"]:
+            k = self.process.coeffs(times[:, None])
+            level = Level(k.a, k.b, schedule.signal_deficit(times[:, None]))
+            projection = compiled_project(law, flat, schedule.clean_signal)
+            alpha, beta = pair(k)
+            scores = compiled_scores(law, projection, level)
+            return compiled_average(law, projection, level, scores, alpha[None], beta[None])[0]
+
+        times = self._times(law.flatten(u), t)
+        return self._in_blocks(at, u, times).reshape(jnp.shape(u))
+
+    def _times(self, flat: Float[Array, "B D"], t: ArrayLike) -> Float[Array, "B"]:
+        """Give every query its own time; refuse times outside the schedule's range, where they are known."""
+        low, high = self.process.schedule.t_min, self.process.schedule.t_max
+        slack = _RANGE_SLACK * (high - low)
+        if not isinstance(t, jax.core.Tracer):
+            known = np.asarray(t, np.float64)
+            if not np.all((known >= low - slack) & (known <= high + slack)):
+                raise ValueError(f"t = {known}: must lie within [t_min, t_max] = [{low:g}, {high:g}]")
+        return jnp.broadcast_to(as_time(t).astype(flat.dtype), (len(flat),))
+
+    def _in_blocks(self, function: Callable[..., Any], u: Float[Array, "B *event"], *others: Float[Array, "B"]) -> Any:
+        """Apply a function to flattened queries, in blocks if the distribution's working memory asks for it."""
+        flat = self.distribution.flatten(u)
+        size = self.distribution.query_block(flat.dtype)
+        if size is None or len(flat) <= size:
+            return function(flat, *others)
+        starts = range(0, len(flat), size)
+        results = []
+        for i, start in enumerate(starts):
+            results.append(function(*(x[start : start + size] for x in (flat, *others))))
+            logging.log_every_n_seconds(logging.INFO, "exact field: block %d of %d", 30, i + 1, len(starts))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
+
+    def _require_mean_gain(self) -> None:
+        """Refuse what grows like the logarithm of the distance to the time where a vanishes."""
+        law = self.prior.time_law
+        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+            end = jnp.asarray(law.hi, jnp.float64)
+            finite = bool(jnp.isfinite(self.process.gain(end)) & jnp.isfinite(self.process.drift_scale(end)))
+            negligible = bool(law.density(end) < _NEGLIGIBLE_DENSITY)
+        if not (finite or negligible):
+            raise ValueError(
+                f"the mean gain and the mean drift scale are infinite: a = 0 at t = {law.hi:g}, where the time law "
+                f"{law} does not vanish (they grow like log 1 / a(t_max)); choose {type(law).__name__}.hi "
+                f"< {law.hi:g}, e.g. 0.999 of it, or a law that vanishes there"
+            )
+
+    def _warn(self, error: Float[Array, "B"], u: Float[Array, "B *event"]) -> None:
+        if isinstance(error, jax.core.Tracer):
+            return
+        worst, accuracy = float(error.max()), self._accuracy(self.distribution.flatten(u).dtype)
+        if worst > accuracy:
+            warnings.warn(
+                f"integrals over the noise level: estimated relative error {worst:.1e} at query {int(error.argmax())}, "
+                f"asked for {accuracy:.1e}; ask for a smaller one, or for adaptive=False, to use more nodes",
+                QuadratureWarning,
+                stacklevel=3,
+            )

@@ -1,0 +1,68 @@
+"""What the exact analysis returns; all arrays lead with the batch axis B of the queries."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Posterior(NamedTuple):
+    """The posterior p(t | u) of the noise level.
+
+    Attributes:
+        t: nodes, increasing in T (the time unit of the schedule); each query has its own.
+        weights: probabilities of the nodes, summing to one over T: ``E[phi(t) | u] = (weights * phi(t)).sum(-1)``.
+        density: p(t | u) at the nodes, per unit t; the probabilities themselves for a discrete law.
+        mean: E[t | u].
+        var: Var[t | u].
+        mode: the time of largest density.
+        error: estimated relative error of the quadrature.
+    """
+
+    t: Float[Array, "B T"]
+    weights: Float[Array, "B T"]
+    density: Float[Array, "B T"]
+    mean: Float[Array, "B"]
+    var: Float[Array, "B"]
+    mode: Float[Array, "B"]
+    error: Float[Array, "B"]
+
+
+class Decomposition(NamedTuple):
+    """The blind field as ``natural + transport + drift``, equation (14) of arXiv:2602.18428.
+
+    Attributes:
+        field: the blind field ``f*(u)``.
+        natural: natural gradient, ``gain * grad E``.
+        transport: ``E[(lambda - gain)(grad E_t - grad E) | u]``.
+        drift: ``drift_scale * u``.
+        gain: mean gain ``E[lambda | u]``, equations (15, 54).
+        drift_scale: ``E[c / a | u]``, equations (51, 52).
+        energy_grad: grad E.
+    """
+
+    field: Float[Array, "B *event"]
+    natural: Float[Array, "B *event"]
+    transport: Float[Array, "B *event"]
+    drift: Float[Array, "B *event"]
+    gain: Float[Array, "B"]
+    drift_scale: Float[Array, "B"]
+    energy_grad: Float[Array, "B *event"]
+
+
+@jax.jit
+def posterior_mode(t: Float[Array, "B T"], log_density: Float[Array, "B T"]) -> Float[Array, "B"]:
+    """Return the time of largest density: the vertex of the parabola through the highest node and its neighbours."""
+    num = t.shape[1]
+    if num < 3:
+        return jnp.take_along_axis(t, jnp.argmax(log_density, axis=1)[:, None], axis=1)[:, 0]
+    middle = jnp.clip(jnp.argmax(log_density, axis=1), 1, num - 2)[:, None] + jnp.arange(-1, 2)[None]
+    x, y = (jnp.take_along_axis(values, middle, axis=1) for values in (t, log_density))
+    left, right = (y[:, 1] - y[:, 0]) * (x[:, 2] - x[:, 1]), (y[:, 1] - y[:, 2]) * (x[:, 1] - x[:, 0])
+    curvature = left + right
+    vertex = 0.5 * (right * (x[:, 0] + x[:, 1]) + left * (x[:, 1] + x[:, 2])) / jnp.where(curvature > 0, curvature, 1.0)
+    highest = jnp.take_along_axis(x, jnp.argmax(y, axis=1)[:, None], axis=1)[:, 0]
+    return jnp.where(curvature > 0, jnp.clip(vertex, x[:, 0], x[:, 2]), highest)
