@@ -43,7 +43,7 @@ class Budget:
 
 
 FULL = Budget(train_steps=1000, sample_steps=50, samples=512)
-QUICK = Budget(train_steps=160, sample_steps=25, samples=256)
+QUICK = Budget(train_steps=120, sample_steps=25, samples=256)
 
 
 class InterruptedDemoError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,8 +17,21 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax
 import pytest
+from absl import logging as absl_logging
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean_process() -> Iterator[None]:
+    """Undo what the command line does to its process, which other tests and their child processes would inherit."""
+    logger, verbosity = logging.getLogger("geonoise_jax"), absl_logging.get_verbosity()
+    before = logger.handlers[:], logger.level, logger.propagate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
+        yield
+    logger.handlers[:], logger.level, logger.propagate = before
+    absl_logging.set_verbosity(verbosity)
 
 
 @pytest.fixture

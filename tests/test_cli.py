@@ -10,13 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from absl import logging as absl_logging
 from PIL import Image
 
 from geonoise_jax import config, demo, runtime
@@ -65,18 +63,6 @@ def snapshot(*folders: Path) -> dict[str, tuple[int, int]]:
     """Size and time of the last change of everything below some folders, themselves included."""
     paths = [path for folder in folders if folder.exists() for path in (folder, *folder.rglob("*"))]
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def clean_process() -> Iterator[None]:
-    """Undo what the command line does to its process: loggers and XLA flags."""
-    logger, verbosity = logging.getLogger("geonoise_jax"), absl_logging.get_verbosity()
-    before = logger.handlers[:], logger.level, logger.propagate
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
-        yield
-    logger.handlers[:], logger.level, logger.propagate = before
-    absl_logging.set_verbosity(verbosity)
 
 
 @pytest.fixture(scope="module")
