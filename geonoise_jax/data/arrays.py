@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int32, Shaped, UInt8
+from jaxtyping import Float, Int32, Shaped
 
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 
@@ -77,14 +77,3 @@ class Arrays:
     def to_model(self, events: Shaped[AnyArray, "*B"]) -> Float[AnyArray, "*B"]:
         """Map stored values to float32 model space; takes NumPy and (inside jit) JAX arrays of any shape."""
         return (events.astype(np.float32) - self.center) * self.scale
-
-    def to_image(self, x: Float[np.ndarray | jax.Array, "*B H W C"]) -> UInt8[np.ndarray, "*B H W C"]:
-        """Map model space to displayable pixels: -1 to 0 and 1 to 255, clipped; not-a-number becomes black.
-
-        Raises:
-          ValueError: the data set does not hold images, or `x` is not of their shape.
-        """
-        if not self.is_image or x.shape[-3:] != self.event_shape:
-            raise ValueError(f"x must be images of {self.name}, [..., {self.event_shape}], got shape {x.shape}")
-        pixels = np.nan_to_num(np.asarray(x, np.float32), nan=-1.0).clip(-1.0, 1.0)
-        return np.rint((pixels + 1.0) * 127.5).astype(np.uint8)
