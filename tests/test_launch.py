@@ -391,7 +391,7 @@ def test_ci_checks_lint_types_and_tests_in_order(machine: Machine) -> None:
     (machine.home / "bin/true").symlink_to(shutil.which("true") or "/bin/true")
     lint = ["== environment", "== lint", "ruff", "<check>", "<.>"]
     rest = ["== format", "ruff", "<format>", "<--check>", "<.>", "== types", "mypy"]
-    rest += ["== tests", "python", "<-m>", "<pytest>"]
+    rest += ["== tests", "python", "<-m>", "<pytest>", "<-n>", "<2>", "<--dist>", "<loadfile>"]
     machine.script = machine.repo / ".ci/run"
     for status, shown in ((0, lint + rest), (3, lint)):
         result = machine.run(CI="true", FAKE_EXIT=str(status))
