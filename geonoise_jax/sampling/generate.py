@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from geonoise_jax.fields import Field
 from geonoise_jax.process.grids import GRIDS
@@ -116,15 +116,19 @@ def _sample_batch(
     return u / process.coeffs(t[0]).a
 
 
+@jax.jit
+def _keys_of_samples(key: Key[Array, ""], numbers: UInt32[Array, "b"]) -> Key[Array, "b"]:
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
+
+
 def _batches(
     key: Key[Array, ""], num: int, batch_size: int, mesh: Mesh | None, *data: Any
 ) -> Iterator[tuple[int, int, list[Any]]]:
     """Yield (start, true size, [keys, *data]) with every array padded to batch_size by repeating its last row."""
     place = jnp.asarray if mesh is None else functools.partial(jax.device_put, device=_row_sharding(mesh))
-    derive = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
     for start in range(0, num, batch_size):
         rows = np.minimum(np.arange(start, start + batch_size), num - 1)
-        keys = derive(key, place(rows.astype(np.uint32)))
+        keys = _keys_of_samples(key, place(rows.astype(np.uint32)))
         arrays = [None if values is None else place(np.asarray(values)[rows]) for values in data]
         yield start, min(batch_size, num - start), [keys, *arrays]
 
