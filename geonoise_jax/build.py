@@ -133,6 +133,11 @@ def distribution(config: ConfigDict, split: str | None = None, *, working_memory
     if split is None and config.data.name == "circles":
         circles = CirclesSpec(**{key: _frozen(value) for key, value in config.data.kwargs.items()})
         return Circles(circles.radii, circles.weights, circles_frame(circles.dim, circles.seed))
+    return finite_set(config, split, working_memory=working_memory)
+
+
+def finite_set(config: ConfigDict, split: str | None = None, *, working_memory: int = 2**30) -> FiniteSet:
+    """Return the law of the points of a split, in model space; arguments as for :func:`distribution`."""
     data = arrays(config, split)
     points = data.to_model(data.events)
     if config.data.flip:
@@ -235,7 +240,7 @@ def sampling_field(config: ConfigDict, field: NetworkField) -> Field:
 
 
 def sampling_options(config: ConfigDict) -> dict[str, Any]:
-    """Return the arguments of ``sampling.generation`` that a config decides, the options of the sampler among them."""
+    """Return the arguments of ``sampling.generate`` that a config decides, the options of the sampler among them."""
     sampling = config.sampling
     times = {name: sampling[name] for name in ("start_time", "end_time") if sampling[name] != UNSET_TIME}
     kwargs = {option: _frozen(value) for option, value in sampling.sampler["kwargs"].items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -195,10 +194,9 @@ def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r}: must be NAME=VALUE")
-    try:
-        return name, ast.literal_eval({"true": "True", "false": "False"}.get(value.lower(), value))
-    except (ValueError, SyntaxError):
-        return name, value
+    from geonoise_jax.config import literal
+
+    return name, literal(value)
 
 
 def _demo(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:

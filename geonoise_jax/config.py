@@ -131,7 +131,7 @@ def override(config: ConfigDict, assignments: Iterable[tuple[str, str]]) -> Conf
             raise _unknown(config, key)
         if leaf in node and isinstance(node[leaf], ConfigDict):
             raise ValueError(f"--config.{key}: is a group of keys; give one of {', '.join(node[leaf]) or 'its kwargs'}")
-        value = _literal(text) if free else _parse(key, text, node[leaf])
+        value = literal(text) if free else _parse(key, text, node[leaf])
         if leaf == "name" and not free and value != node.name:
             set_spec(node, spec(value))
         # What a kwarg may be is for build to say, not for the value that it has now.
@@ -226,7 +226,7 @@ def _unknown(config: ConfigDict, key: str) -> ValueError:
 def _parse(key: str, text: str, current: Any) -> Any:
     if isinstance(current, str):
         return text
-    value = _literal(text)
+    value = literal(text)
     if isinstance(current, float) and type(value) is int:
         value = float(value)
     if isinstance(current, (tuple, list)) and isinstance(value, (tuple, list)):
@@ -236,8 +236,8 @@ def _parse(key: str, text: str, current: Any) -> Any:
     return value
 
 
-def _literal(text: str) -> Any:
-    """Return what a Python literal means if JSON can store it, and any other text as it is."""
+def literal(text: str) -> Any:
+    """Return what a Python literal (or true, false) means if JSON can store it, and any other text as it is."""
     try:
         value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
         json.dumps(value)

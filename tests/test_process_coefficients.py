@@ -19,20 +19,6 @@ from geonoise_jax.process.targets import TARGETS, Target
 
 CASES = json.loads(reference.PATH.read_text())["cases"]
 
-FAMILIES: dict[str, tuple[type[Schedule], Target]] = {
-    "fm": (schedules.Linear, targets.Velocity()),
-    "ddpm": (schedules.VPLinear, targets.Noise()),
-    "ddpm_cos": (schedules.Cosine, targets.Noise()),
-    "ddpm_disc": (schedules.VPDiscrete, targets.Noise()),
-    "edm": (schedules.VE, targets.Signal()),
-    "edm_precond": (schedules.EDMScaled, targets.EDMNetwork()),
-    "eqm": (schedules.Linear, targets.Equilibrium()),
-    "eqm_trunc": (schedules.Linear, targets.Equilibrium(decay="truncated")),
-    "uedm": (schedules.UEDM, targets.UEDM()),
-    "ve_eps": (schedules.VE, targets.Noise()),
-    "vp_v": (schedules.VPLinear, targets.VPrediction()),
-    "vp_vdot": (schedules.VPLinear, targets.Velocity()),
-}
 PAIRS = [
     pytest.param(schedule(), target(), id=f"{schedule.__name__}-{target.__name__}")
     for schedule, target in itertools.product(SCHEDULES, TARGETS)
@@ -69,7 +55,7 @@ def relative_error(got: Any, want: Any) -> float:
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
 @pytest.mark.parametrize("precision", [64, 32])
 def test_reference_coefficients(case: dict[str, Any], precision: int) -> None:
-    schedule, target = FAMILIES[case["family"]]
+    schedule, target = reference.FAMILIES[case["family"]]
     tolerance = 1e-12 if precision == 64 else 1e-5
     with jax.enable_x64(precision == 64):
         process = Process(schedule(t_min=case["prior"]["tmin"], t_max=case["prior"]["tmax"]), target)

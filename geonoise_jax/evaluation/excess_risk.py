@@ -23,7 +23,7 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -204,7 +204,7 @@ def measure(folder: str | Path, options: Options) -> Study:
         name: ExactField(build.marginal(config, law, accuracy=options.accuracy), config.model.blind)
         for name, law in known.items()
     }
-    held_out = _points(config, options.held_out)
+    held_out = build.finite_set(config, options.held_out)
     draws = {name: draw(config, law, options) for name, law in ((TRAIN, points), (HELD_OUT, held_out))}
     progress = Progress("networks", len(chosen) + 1, "checkpoints")
     with contextlib.closing(progress):
@@ -216,7 +216,7 @@ def measure(folder: str | Path, options: Options) -> Study:
 
 def laws(config: ConfigDict) -> tuple[dict[str, Distribution], FiniteSet]:
     """Return the laws of the data that have an exact field, by name, and that of the points of the training split."""
-    population, points = build.distribution(config), _points(config, config.data.split)
+    population, points = build.distribution(config), build.finite_set(config)
     if isinstance(population, FiniteSet):
         return {TRAINING_SET: points}, points
     return {POPULATION: population, TRAINING_SET: points}, points
@@ -339,11 +339,6 @@ def spread(steps: Sequence[int], count: int) -> list[int]:
     wanted = np.geomspace(steps[0], steps[-1], count)
     nearest = np.abs(np.log(np.asarray(steps)[:, None] / wanted)).argmin(axis=0)
     return [steps[i] for i in np.unique(nearest)]
-
-
-def _points(config: ConfigDict, split: str) -> FiniteSet:
-    # The law of a split is a finite set, whatever the law of the data.
-    return cast(FiniteSet, build.distribution(config, split))
 
 
 @jax.jit

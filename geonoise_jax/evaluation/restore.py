@@ -15,7 +15,7 @@ from geonoise_jax import build
 from geonoise_jax.fields import NetworkField
 from geonoise_jax.training import sharding, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
-from geonoise_jax.training.state import init_params
+from geonoise_jax.training.state import init_key, init_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +61,8 @@ def fresh_field(folder: str | Path, mesh: Mesh) -> Trained:
         ValueError: if the folder is no workdir.
     """
     config, facts, module = _network(Path(folder))
-    key = jax.random.fold_in(jax.random.key(config.seed, impl="threefry2x32"), 1)
     init = functools.partial(init_params, module, facts.event_shape)
-    params = jax.jit(init, out_shardings=sharding.replicated(mesh))(key)
+    params = jax.jit(init, out_shardings=sharding.replicated(mesh))(init_key(config.seed))
     return Trained(build.network_field(config, module, params, facts.event_shape), config, facts, 0)
 
 

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Key
 from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax.fields.energy import total
-from geonoise_jax.fields.network import NetworkField
+from geonoise_jax.fields.network import META_FIELDS, NetworkField
 from geonoise_jax.fields.preconditioning import Preconditioner
 from geonoise_jax.process.process import check_start
 from geonoise_jax.process.schedules import ScheduleCoeffs
@@ -47,18 +47,7 @@ class EnergyGradient(Target):
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params", "labels", "offset"],
-    meta_fields=[
-        "module",
-        "process",
-        "event_shape",
-        "blind",
-        "noise_feature",
-        "output",
-        "preconditioner",
-        "reads_as",
-    ],
+    jax.tree_util.register_dataclass, data_fields=["params", "labels", "offset"], meta_fields=META_FIELDS
 )
 @dataclasses.dataclass(frozen=True)
 class DensityField(NetworkField):

@@ -19,21 +19,20 @@ from geonoise_jax.process.targets import Target
 NOISE_FEATURES = ("time", "log_snr", "smooth_log_snr")
 OUTPUTS = ("direct", *ENERGIES)
 
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params", "labels"],
-    meta_fields=[
-        "module",
-        "process",
-        "event_shape",
-        "blind",
-        "noise_feature",
-        "output",
-        "preconditioner",
-        "reads_as",
-    ],
+# What is static of a network field.
+META_FIELDS = (
+    "module",
+    "process",
+    "event_shape",
+    "blind",
+    "noise_feature",
+    "output",
+    "preconditioner",
+    "reads_as",
 )
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["params", "labels"], meta_fields=META_FIELDS)
 @dataclasses.dataclass(frozen=True)
 class NetworkField:
     """A Flax network with its parameters, as a Field.

@@ -43,6 +43,16 @@ def init_params(module: Any, event_shape: tuple[int, ...], key: Key[Array, ""]) 
     return module.init(key, u, jnp.zeros(1) if module.conditional else None, labels)["params"]
 
 
+def root_key(seed: int) -> Key[Array, ""]:
+    """Return the key of all randomness of a run; its bits do not depend on how an array is sharded."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def init_key(seed: int) -> Key[Array, ""]:
+    """Return the key of a run's initial parameters."""
+    return jax.random.fold_in(root_key(seed), 1)
+
+
 def init_state(
     module: Any, event_shape: tuple[int, ...], optimizer: optax.GradientTransformation, key: Key[Array, ""]
 ) -> TrainState:

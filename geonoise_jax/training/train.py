@@ -30,7 +30,7 @@ from geonoise_jax.training.interrupt import StopRequest
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.metrics import MetricsLog
 from geonoise_jax.training.optimizer import learning_rate, optimizer
-from geonoise_jax.training.state import TrainState, init_state
+from geonoise_jax.training.state import TrainState, init_key, init_state, root_key
 from geonoise_jax.training.step import StepReport, make_step
 
 _LOG = logging.getLogger(__name__)
@@ -117,8 +117,7 @@ def prepare(config: ConfigDict, folder: Path, devices: list[jax.Device] | None =
     stream = build.pipeline(config, data)
     module = build.network(config, data.num_classes)
     chain = optimizer(config)
-    root = jax.random.key(config.seed, impl="threefry2x32")  # its bits do not depend on how an array is sharded
-    init = functools.partial(init_state, module, data.event_shape, chain, jax.random.fold_in(root, 1))
+    init = functools.partial(init_state, module, data.event_shape, chain, init_key(config.seed))
     abstract, shardings = _placed(config, mesh, jax.eval_shape(init))
     _check_sampling(config, module, abstract.ema_params, data.event_shape)
     step = make_step(
@@ -131,7 +130,7 @@ def prepare(config: ConfigDict, folder: Path, devices: list[jax.Device] | None =
         log_every=config.training.log_every,
     )
     whole, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
-    step_root = jax.random.fold_in(root, 2)
+    step_root = jax.random.fold_in(root_key(config.seed), 2)
     jitted = jax.jit(
         lambda state, batch, resident: step(state, batch, resident, step_root),
         in_shardings=(shardings, rows, whole),
