@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from geonoise_jax import build
+from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.evaluation import eqm_stop
 from geonoise_jax.evaluation.blind_sampling import exact_field, ring
 from geonoise_jax.evaluation.eqm_stop import DESCENTS, MIXED, NOISE, QUICK, Case, Options, smallest_budget
@@ -101,7 +103,7 @@ def test_a_budget_that_is_never_reached_is_said_so() -> None:
     assert figure.picture([lost]).format == "PNG"
 
 
-def test_a_trained_field_and_its_training_points(tmp_path: Path) -> None:
+def test_a_trained_field_and_its_training_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"model.class_conditional": False, "training.num_steps": 20}
     folder = tmp_path / "run"
     train(circles(tmp_path / "data", "eqm,blind", **changes), folder)
@@ -113,6 +115,11 @@ def test_a_trained_field_and_its_training_points(tmp_path: Path) -> None:
         np.testing.assert_array_equal(case.evaluations, 5.0)
         assert not case.converged.any()
         assert case.path[4:] == pytest.approx([np.quantile(case.distance, 0.9)])
+    # Distances are those of model space, whatever the stored values are.
+    stored = Arrays(events=np.array([[0, 8, 16]], np.uint8), center=8.0, scale=0.125)
+    monkeypatch.setattr(build, "arrays", lambda *_: stored)
+    ((_, _, points),) = eqm_stop._fields(options)
+    np.testing.assert_array_equal(points, [[-1.0, 0.0, 1.0]])
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def _fields(options: Options) -> Iterator[tuple[str, Field, np.ndarray]]:
     if options.workdir is not None:
         trained = restore_field(options.workdir, sampling_mesh(jax.devices()[:1]))
         name = f"{trained.config.data.name}, step {trained.step}"
-        yield name, trained.field, np.asarray(build.arrays(trained.config, trained.config.data.split).events)
+        yield name, trained.field, np.asarray(build.finite_set(trained.config).points)
         return
     process = Process(Linear(), Equilibrium(options.decay))
     for dim in options.dims:
