@@ -7,7 +7,7 @@ from geonoise_jax.systems import image_data, with_variant
 def get_config(variant: str = "flow_matching,blind") -> ConfigDict:
     """Return the config of one system on the digits; the same net and budget for all."""
     net = {"base_channels": 24, "channel_multipliers": (1, 2), "blocks_per_level": 1, "middle_attention": False}
-    config = image_data(base_config(), "digits", **net)
+    config = image_data(base_config(), "digits", sigma_data=0.75, **net)
     config.optimizer.learning_rate = 2e-3
     config.optimizer.decay = "cosine"
     config.training.num_steps = 4000

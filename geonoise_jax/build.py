@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
@@ -62,11 +63,11 @@ def from_spec(
         key: dotted key of the spec, for errors.
         spec: ``{name, kwargs}``.
         table: known names.
-        defaults: arguments that the spec may override.
+        defaults: arguments for an object that has them; the spec may override them.
         **given: arguments that the spec may not name, since other keys of the config decide them.
 
     Returns:
-        ``table[name](**defaults, **kwargs, **given)``; lists become tuples.
+        ``table[name](**{**defaults, **kwargs, **given})``; lists become tuples.
 
     Raises:
         ValueError: on an unknown name or argument, naming the nearest known, or anything but a truth value or number
@@ -82,18 +83,24 @@ def from_spec(
         if argument not in known:
             raise ValueError(f"{key}.kwargs.{argument}: not an argument of {name}{nearest(argument, known)}")
         _check_kind(f"{key}.kwargs.{argument}", value, parameters[argument].default)
-    arguments = {**(defaults or {}), **kwargs, **given}
+    possible = {argument: value for argument, value in (defaults or {}).items() if argument in known}
+    arguments = {**possible, **kwargs, **given}
     return table[name](**{argument: _frozen(value) for argument, value in arguments.items()})
+
+
+def scale(config: ConfigDict) -> dict[str, float]:
+    """Return the argument that tells an object the scale of the data, one number for all objects of a config."""
+    return {"sigma_data": float(config.data.sigma_data)}
 
 
 def schedule(config: ConfigDict) -> Schedule:
     """Return the schedule of a config."""
-    return from_spec("schedule", config.schedule, SCHEDULE_NAMES)
+    return from_spec("schedule", config.schedule, SCHEDULE_NAMES, defaults=scale(config))
 
 
 def process(config: ConfigDict) -> Process:
     """Return the schedule and target of a config."""
-    return Process(schedule(config), from_spec("target", config.target, TARGET_NAMES))
+    return Process(schedule(config), from_spec("target", config.target, TARGET_NAMES, defaults=scale(config)))
 
 
 def time_law(config: ConfigDict) -> TimeLaw:
@@ -117,7 +124,7 @@ def loss_weight(config: ConfigDict) -> LossWeight:
     given: dict[str, Any] = {"schedule": schedule(config)}
     if config.loss_weight.name == Preconditioned.__name__:
         given["target"] = process(config).parameterization
-    return from_spec("loss_weight", config.loss_weight, LOSS_WEIGHT_NAMES, **given)
+    return from_spec("loss_weight", config.loss_weight, LOSS_WEIGHT_NAMES, defaults=scale(config), **given)
 
 
 def distribution(config: ConfigDict, split: str | None = None, *, working_memory: int = 2**30) -> Distribution:
@@ -179,6 +186,8 @@ def pipeline(config: ConfigDict, data: Arrays) -> Pipeline:
 def network(config: ConfigDict, num_classes: int | None) -> Any:
     """Return the Flax module of a config.
 
+    On CPU an energy network convolves by patches: its gradient is taken inside the samplers' loops.
+
     Args:
         config: the config.
         num_classes: classes of the data set, or None; used only if the model is class-conditional.
@@ -189,7 +198,9 @@ def network(config: ConfigDict, num_classes: int | None) -> Any:
     if config.model.class_conditional and not num_classes:
         raise ValueError(f"model.class_conditional = True: data set {config.data.name!r} has no labels")
     classes = num_classes if config.model.class_conditional else 0
-    return from_spec("model", config.model, NETWORK_NAMES, conditional=not config.model.blind, num_classes=classes)
+    defaults = {"convolution": "patches"} if config.model.output != "direct" and jax.default_backend() == "cpu" else {}
+    given = {"conditional": not config.model.blind, "num_classes": classes}
+    return from_spec("model", config.model, NETWORK_NAMES, defaults=defaults, **given)
 
 
 def network_field(config: ConfigDict, module: Any, params: PyTree[Array], event_shape: tuple[int, ...]) -> NetworkField:
@@ -204,7 +215,10 @@ def network_field(config: ConfigDict, module: Any, params: PyTree[Array], event_
         if model[name] not in known:
             raise ValueError(f"model.{name} = {model[name]!r}: unknown{nearest(model[name], known)}")
     kind = DensityField if config.loss.name == "dual_score" else NetworkField
-    reads_as = from_spec("model.reads_as", model.reads_as, READS_AS_NAMES)
+    reads_as = from_spec("model.reads_as", model.reads_as, READS_AS_NAMES, defaults=scale(config))
+    preconditioner = from_spec(
+        "model.preconditioner", model.preconditioner, PRECONDITIONER_NAMES, defaults=scale(config)
+    )
     return kind(
         params,
         module,
@@ -213,7 +227,7 @@ def network_field(config: ConfigDict, module: Any, params: PyTree[Array], event_
         model.blind,
         model.noise_feature,
         output=model.output,
-        preconditioner=from_spec("model.preconditioner", model.preconditioner, PRECONDITIONER_NAMES),
+        preconditioner=preconditioner,
         reads_as=EnergyGradient() if kind is DensityField and reads_as is None else reads_as,
     )
 

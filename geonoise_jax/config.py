@@ -32,7 +32,15 @@ def base_config() -> ConfigDict:
         {
             "seed": 0,
             # kwargs go to the TFDS builder; data_dir "" is TFDS's own default; placement: auto, host or device.
-            "data": {**spec("digits"), "split": "train", "data_dir": "", "placement": "auto", "flip": False},
+            # sigma_data: standard deviation of the entries in model space, told to whatever has such an argument.
+            "data": {
+                **spec("digits"),
+                "split": "train",
+                "data_dir": "",
+                "placement": "auto",
+                "flip": False,
+                "sigma_data": 0.5,
+            },
             "schedule": spec("Linear"),
             "target": spec("Velocity"),
             # lo and hi default to the schedule's t_min and t_max.
@@ -44,9 +52,9 @@ def base_config() -> ConfigDict:
                 **spec("UNet"),
                 "blind": True,
                 "noise_feature": "time",
-                # direct, or the energy (dot, l2, linear) of which the prediction is the gradient.
+                # direct, or the energy (dot, l2, affine) of which the prediction is the gradient.
                 "output": "direct",
-                # none, or edm with sigma_data; conditional networks only.
+                # none or edm; conditional networks only.
                 "preconditioner": spec("none"),
                 # What the network predicts if not the target itself: another target, converted; conditional only.
                 "reads_as": spec("same"),

@@ -42,8 +42,8 @@ def _sampler(name: str, num_steps: int = 50, grid: str = "uniform", **kwargs: An
     return {"sampling.sampler": spec(name, **kwargs), _STEPS: num_steps, "sampling.grid": grid}
 
 
-# What the preconditioner of Karras et al. (2022) is made for: unit variance for data of this standard deviation.
-_EDM = {"model.preconditioner": spec("edm", sigma_data=0.5), "model.noise_feature": "log_snr"}
+# The preconditioner of Karras et al. (2022), for data of the standard deviation data.sigma_data.
+_EDM = {"model.preconditioner": spec("edm"), "model.noise_feature": "log_snr"}
 # The released recipe of Wang & Du (2025), whose steps are for g = 4 min(1, t / 0.2).
 _EQM = {
     **_process(spec("Linear"), "Equilibrium", decay="truncated"),
@@ -106,7 +106,7 @@ SYSTEMS: dict[str, System] = {
         conditional={
             "schedule": spec("VE"),
             "target": spec("Signal"),
-            "loss_weight": spec("EDM", sigma_data=0.5),
+            "loss_weight": spec("EDM"),
             **_EDM,
         },
     ),
@@ -127,7 +127,7 @@ SYSTEMS: dict[str, System] = {
     "bddm": System(
         {
             **_process(spec("VE", t_min=0.01, t_max=20.0), "Signal", "LogUniform"),
-            "loss_weight": spec("EDM", sigma_data=0.5),
+            "loss_weight": spec("EDM"),
             **_sampler("bddm", step_size=0.05, alpha=0.5, sigma_end=0.1, max_steps=1000),
         },
         conditional=None,
@@ -137,10 +137,10 @@ SYSTEMS: dict[str, System] = {
     "dual_score": System(
         {
             **_process(spec("VE", t_min=0.01, t_max=50.0), "Noise", "LogUniform"),
-            "loss": spec("dual_score", sigma_data=0.5),
-            "model.output": "linear",
+            "loss": spec("dual_score"),
+            "model.output": "affine",
             "model.noise_feature": "smooth_log_snr",
-            "model.preconditioner": spec("edm", sigma_data=0.5),
+            "model.preconditioner": spec("edm"),
             **_sampler("heun", 50, "log_snr"),
         },
         blind=None,
@@ -222,16 +222,18 @@ def _is_blind(chosen: Mapping[str, str | None], system: System, default: bool) -
     return only == "blind"
 
 
-def image_data(config: ConfigDict, name: str, *, flip: bool = False, **net: Any) -> ConfigDict:
+def image_data(config: ConfigDict, name: str, *, flip: bool = False, sigma_data: float = 0.5, **net: Any) -> ConfigDict:
     """Set an image set and the U-Net for it, in place.
 
     Args:
         config: the config.
         name: the TFDS name.
         flip: whether training mirrors images left-right.
+        sigma_data: standard deviation of the pixels in [-1, 1].
         **net: arguments of :class:`geonoise_jax.nets.unet.UNet`.
     """
-    return apply(config, {"data": spec(name), "data.flip": flip, "model": spec("UNet", **net)})
+    data = {"data": spec(name), "data.flip": flip, "data.sigma_data": sigma_data}
+    return apply(config, {**data, "model": spec("UNet", **net)})
 
 
 def variants() -> tuple[str, ...]:

@@ -23,6 +23,14 @@ from geonoise_jax.process.times import TIME_LAWS, Discrete
 from geonoise_jax.process.weights import LOSS_WEIGHTS
 from geonoise_jax.training import ema, optimizer
 
+SIGMA_DATA = 0.75  # of the digits
+
+
+def scaled(cls: type, **given: Any) -> Any:
+    """An object with its defaults, but with the scale of the data if it has one."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    return cls(**given, **({"sigma_data": SIGMA_DATA} if "sigma_data" in names else {}))
+
 
 def changed(base: str = "configs/digits.py", **overrides: Any) -> ConfigDict:
     """A config with overrides, whose dots are written as two underscores."""
@@ -34,12 +42,12 @@ def test_every_schedule_by_name_with_its_range(schedule: type[Schedule]) -> None
     default = schedule()
     narrow = 0.5 * (default.t_min + default.t_max)
     choice = changed(schedule__name=schedule.__name__, schedule__kwargs__t_max=narrow)
-    assert build.schedule(choice) == dataclasses.replace(default, t_max=narrow)
+    assert build.schedule(choice) == scaled(schedule, t_max=narrow)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_target_by_name(target: type[Target]) -> None:
-    assert build.process(changed(target__name=target.__name__)).parameterization == target()
+    assert build.process(changed(target__name=target.__name__)).parameterization == scaled(target)
 
 
 @pytest.mark.parametrize("law", TIME_LAWS)
@@ -57,7 +65,7 @@ def test_every_time_law_is_on_the_schedules_range_unless_narrowed(law: type) -> 
 @pytest.mark.parametrize("weight", LOSS_WEIGHTS)
 def test_every_loss_weight_has_the_schedule(weight: type) -> None:
     choice = changed(loss_weight__name=weight.__name__, schedule__name="VE")
-    assert build.loss_weight(choice) == weight(build.schedule(choice))
+    assert build.loss_weight(choice) == scaled(weight, schedule=build.schedule(choice))
 
 
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
@@ -83,6 +91,34 @@ def test_arguments_win_over_defaults() -> None:
     table = {"f": lambda a, b: (a, b)}
     assert from_spec("k", {"name": "f", "kwargs": {"a": 1}}, table, defaults={"a": 5, "b": 6}) == (1, 6)
     assert from_spec("k", {"name": "f", "kwargs": {"a": 1}}, table, b=2) == (1, 2)
+    assert from_spec("k", {"name": "f", "kwargs": {"a": 1, "b": 2}}, table, defaults={"c": 3}) == (1, 2)
+
+
+def test_all_objects_of_a_config_know_one_scale_of_the_data() -> None:
+    names = {"schedule": "EDMScaled", "target": "EDMNetwork", "loss_weight": "Preconditioned"}
+    choice = changed(
+        **{f"{key}__name": name for key, name in names.items()},
+        model__blind=False,
+        model__preconditioner__name="edm",
+        model__reads_as__name="UEDM",
+        data__sigma_data=0.3,
+    )
+    field = build.network_field(choice, None, None, (8,))
+    process = field.process
+    owners: list[Any] = [process.schedule, process.parameterization, build.loss_weight(choice)]
+    for owner in [*owners, field.preconditioner, field.reads_as]:
+        assert owner.sigma_data == 0.3
+    other: Any = build.process(config.override(choice, [("target.kwargs.sigma_data", "0.6")])).parameterization
+    assert other.sigma_data == 0.6
+
+
+def test_energies_convolve_by_patches_where_xla_would_be_slow() -> None:
+    """The tests run on CPU."""
+    assert build.network(changed(), None).convolution == "xla"
+    energy = changed(model__output="dot")
+    assert build.network(energy, None).convolution == "patches"
+    assert build.network(config.override(energy, [("model.kwargs.convolution", "xla")]), None).convolution == "xla"
+    assert isinstance(build.network(changed("configs/circles.py", model__output="dot"), None), ResidualMLP)
 
 
 UNKNOWN_NAMES = [

@@ -119,5 +119,5 @@ def test_what_a_network_cannot_be_read_as() -> None:
     whole = Process(schedules.Linear(t_max=1.0), targets.Velocity())
     with pytest.raises(ValueError, match=r"singular: .* vanishes at t = 1"):
         NetworkField(None, stub, whole, (2,), False, reads_as=targets.Noise())
-    with pytest.raises(ValueError, match="NetworkField.output = 'scalar': must be one of direct, dot, l2, linear"):
+    with pytest.raises(ValueError, match="NetworkField.output = 'scalar': must be one of direct, dot, l2, affine"):
         NetworkField(None, stub, LINEAR, (2,), False, output="scalar")

@@ -70,7 +70,10 @@ def test_energies_of_a_linear_network(form: str, x64: None) -> None:
     want = {
         "dot": (jnp.einsum("bi,ij,bj->b", u, matrix, u), u @ (matrix + matrix.T)),
         "l2": (0.5 * ((u + u @ matrix.T) ** 2).sum(1), (u + u @ matrix.T) @ (jnp.eye(3) + matrix)),
-        "linear": ((u @ matrix.T).sum(1), jnp.broadcast_to(matrix.sum(0), (4, 3))),
+        "affine": (
+            jnp.einsum("bi,ij,bj->b", u, matrix, u) / 2 + (u @ matrix.T).mean(1),
+            u @ (matrix + matrix.T) / 2 + matrix.mean(0, keepdims=True),
+        ),
     }[form]
     np.testing.assert_allclose(field.energy(u), want[0], rtol=1e-12)
     np.testing.assert_allclose(field(u, t), want[1], rtol=1e-12)
@@ -110,7 +113,7 @@ def test_a_u_net_can_be_trained_through_its_gradient() -> None:
 
 
 def test_who_has_no_energy() -> None:
-    with pytest.raises(ValueError, match="output = 'direct': .* only if it is one of dot, l2, linear"):
+    with pytest.raises(ValueError, match="output = 'direct': .* only if it is one of dot, l2, affine"):
         NetworkField(None, Stub(lambda _, u, *__: u), EQM, (3,), True).energy(jnp.ones((1, 3)))
     with pytest.raises(ValueError, match="t = None: a conditional network needs the noise levels"):
         NetworkField(None, Stub(lambda _, u, *__: u), EQM, (3,), False, output="dot").energy(jnp.ones((1, 3)))
@@ -164,7 +167,12 @@ def test_the_energy_and_its_two_scores_belong_together(schedule: Schedule, targe
 @PROCESSES
 def test_normalisation_finds_the_constant(schedule: Schedule, target: Target, x64: None) -> None:
     """The correction is the same number at all noise levels: (a sigma / b) e = 2.5, at e = 2.5 b / (a sigma)."""
-    constant = Stub(lambda _, v, f, __: jnp.broadcast_to(2.5 * jnp.exp(400 * f)[:, None] / (3 * SIGMA), v.shape))
+
+    def correction(_: None, v: jax.Array, feature: jax.Array, __: None) -> jax.Array:
+        pairing = v / 2 + 1 / 3
+        return 2.5 * jnp.exp(400 * feature)[:, None] / SIGMA * pairing / (pairing**2).sum(1, keepdims=True)
+
+    constant = Stub(correction)
     process = Process(schedule, target)
     shifted, exact = density(process, constant), density(process)
     t = schedule.t_of_eta(jnp.linspace(-2.0, 2.0, 4))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from geonoise_jax.nets import conditioning, layers
+from geonoise_jax.nets.convolution import by_patches
 
 
 def _normal(seed: int, *shape: int) -> jax.Array:
@@ -152,6 +153,18 @@ def test_resampling_before_and_after_the_identity_convolution() -> None:
     up = _apply(layers.Upsample(), _delta_kernel(3), x)
     np.testing.assert_array_equal(up, np.repeat(np.repeat(np.asarray(x), 2, axis=1), 2, axis=2))
     np.testing.assert_array_equal(_apply(layers.Downsample(), _delta_kernel(3), x), x[:, ::2, ::2])
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 1), (2, 0))])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (2, 3)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 1)])
+def test_convolution_by_patches_equals_that_of_xla(
+    strides: tuple[int, int], kernel: tuple[int, int], padding: Any, x64: None
+) -> None:
+    rng = np.random.default_rng(0)
+    images, weights = jnp.asarray(rng.standard_normal((2, 7, 8, 3))), jnp.asarray(rng.standard_normal((*kernel, 3, 4)))
+    want = jax.lax.conv_general_dilated(images, weights, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(by_patches(images, weights, strides, padding), want, rtol=1e-12, atol=1e-13)
 
 
 def test_residual_block_starts_as_its_skip_path() -> None:

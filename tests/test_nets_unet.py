@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from geonoise_jax.nets import UNet
+from geonoise_jax.nets.convolution import CONVOLUTIONS
 
 
 def _shapes(net: UNet, *image: int) -> Any:
@@ -99,6 +100,7 @@ def test_parameter_count_is_that_of_the_formula(conditional: bool, classes: int,
         ({"blocks_per_level": 1.5}, "blocks_per_level must be an integer >= 1, got 1.5"),
         ({"num_heads": 0}, "num_heads must be an integer >= 1, got 0"),
         ({"num_heads": 3}, "num_heads=3 must divide the channel count 32"),
+        ({"convolution": "fft"}, "convolution must be one of xla, patches, got 'fft'"),
         ({"middle_attention": "no"}, "middle_attention must be True or False, got 'no'"),
     ],
 )
@@ -123,3 +125,24 @@ def test_images_smaller_than_the_factor_are_refused() -> None:
 def test_attention_at_a_resolution_that_never_occurs_is_refused() -> None:
     with pytest.raises(ValueError, match=r"attention_resolutions \[16\] do not occur.*8x8; the levels have \[8, 4\]"):
         _shapes(_tiny(attention_resolutions=(4, 16)), 7, 8, 1)
+
+
+def test_both_ways_to_convolve_are_one_network(x64: None) -> None:
+    """With the same parameters, values, gradients and gradients of gradients agree; the image is odd and padded."""
+    nets = [UNet(base_channels=4, num_heads=2, dtype="float64", convolution=name) for name in CONVOLUTIONS]
+    rng = np.random.default_rng(0)
+    u, t = jnp.asarray(rng.standard_normal((2, 7, 10, 3))), jnp.array([0.1, 0.8])
+    shapes = jax.eval_shape(nets[0].init, jax.random.key(0), u, t)
+    assert shapes == jax.eval_shape(nets[1].init, jax.random.key(0), u, t)
+    params = jax.tree.map(lambda s: jnp.asarray(0.3 * rng.standard_normal(s.shape), s.dtype), shapes)
+
+    def slopes(net: UNet) -> tuple[jax.Array, Any]:
+        def loss(params: Any) -> tuple[jax.Array, jax.Array]:
+            field = jax.grad(lambda u: jnp.sum(u * jnp.asarray(net.apply(params, u, t))))(u)
+            return jnp.mean(field**2), field
+
+        (_, field), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        return field, gradient
+
+    for one, other in zip(jax.tree.leaves(slopes(nets[0])), jax.tree.leaves(slopes(nets[1])), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)

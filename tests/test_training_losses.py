@@ -106,19 +106,19 @@ def test_the_exact_density_is_the_minimum_of_the_dual_score_loss(schedule: Sched
     k, u = process.coeffs(draws.t), process.corrupt(draws.x, draws.eps, draws.t)
     exact, other = (f.scores(u, draws.t) for f in (field, dataclasses.replace(field, params=params)))
     scale = 2 * (k.db / k.b) ** 2 + (k.da * SIGMA / k.b) ** 2
-    excess = (k.b * (other[0] - exact[0])[:, 0]) ** 2 + 0.8 * (other[1] - exact[1]) ** 2 / scale
+    excess = (k.b * (other[0] - exact[0])[:, 0]) ** 2 + 0.8 * (other[1] - exact[1]) ** 2 / (2 * scale)
     np.testing.assert_allclose(loss(params) - loss(jnp.zeros(4)), weight @ excess, rtol=1e-8)
 
 
 @ALL_SCHEDULES
-def test_both_targets_have_unit_scale(schedule: Schedule, x64: None) -> None:
-    """Of a field whose scores are 0, for data of the stated size, at each noise level."""
+def test_the_scale_of_both_errors(schedule: Schedule, x64: None) -> None:
+    """Of a field whose scores are 0, for data of the stated size, at each noise level: 1 and 1 / 2D."""
     process = Process(schedule, targets.Noise())
     zero = DensityField(None, Stub(lambda _, u, *__: 0 * u), process, (2,), False, preconditioner=None)
     draws, weight = quadrature(schedule, num=3, dim=2)
-    for error in dual(schedule).errors(zero, draws):
+    for error, scale in zip(dual(schedule).errors(zero, draws), (1.0, 0.25), strict=True):
         per_level = (weight * error).reshape(-1, 4).sum(0) / weight.reshape(-1, 4).sum(0)
-        np.testing.assert_allclose(per_level, 1.0, rtol=1e-9)
+        np.testing.assert_allclose(per_level, scale, rtol=1e-9)
 
 
 def test_the_loss_is_the_weighted_sum_of_both_errors() -> None:

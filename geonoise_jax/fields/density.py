@@ -61,7 +61,7 @@ class DensityField(NetworkField):
     """
 
     noise_feature: str = "smooth_log_snr"
-    output: str = "linear"
+    output: str = "affine"
     preconditioner: Preconditioner | None = _GAUSSIAN
     reads_as: Target | None = EnergyGradient()
     offset: Float[ArrayLike, ""] = 0.0

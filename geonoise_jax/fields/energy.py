@@ -34,9 +34,13 @@ def l2(u: Float[Array, "b *event"], g: Float[Array, "b *event"]) -> Float[Array,
     return 0.5 * total((u + g) ** 2)
 
 
-def linear(u: Float[Array, "b *event"], g: Float[Array, "b *event"]) -> Float[Array, "b"]:  # noqa: ARG001
-    """Return ``sum_i g_i(u)``: the network's last layer is a linear head, and any function of u can be the energy."""
-    return total(g)
+def affine(u: Float[Array, "b *event"], g: Float[Array, "b *event"]) -> Float[Array, "b"]:
+    """Return ``<u / 2 + 1 / D, g(u)>``, D entries to an event.
+
+    ``<u, g> / 2`` is the energy of a network with g = grad E where that is homogeneous of degree one, as image
+    denoisers nearly are (Guth, Kadkhodaie & Simoncelli 2025); the mean of g makes any value possible at u = 0 as well.
+    """
+    return 0.5 * total(u * g) + jnp.mean(g.reshape(g.shape[0], -1), axis=1)
 
 
-ENERGIES: dict[str, Energy] = {"dot": dot, "l2": l2, "linear": linear}
+ENERGIES: dict[str, Energy] = {"dot": dot, "l2": l2, "affine": affine}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from geonoise_jax.nets import conditioning, layers, mlp, network, unet
+from geonoise_jax.nets import conditioning, convolution, layers, mlp, network, unet
 from geonoise_jax.nets.mlp import ResidualMLP
 from geonoise_jax.nets.network import Network
 from geonoise_jax.nets.unet import UNet
 
-__all__ = ["Network", "ResidualMLP", "UNet", "conditioning", "layers", "mlp", "network", "unet"]
+__all__ = ["Network", "ResidualMLP", "UNet", "conditioning", "convolution", "layers", "mlp", "network", "unet"]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from geonoise_jax.nets.convolution import CONVOLUTIONS
 from geonoise_jax.nets.network import accumulation_dtype
 
 MAX_GROUPS = 32
@@ -119,10 +120,26 @@ class Modulation(nn.Module):
         return scale, shift
 
 
-def conv3x3(channels: int, dtype: str | np.dtype | type, name: str, *, zero: bool = False, stride: int = 1) -> nn.Conv:
-    """A 3x3 convolution with padding 1 on every side; `zero` starts it at zero."""
-    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-    return nn.Conv(channels, (3, 3), stride, padding=1, kernel_init=init, dtype=dtype, name=name)
+def conv3x3(
+    channels: int,
+    dtype: str | np.dtype | type,
+    name: str,
+    *,
+    zero: bool = False,
+    stride: int = 1,
+    convolution: str = "xla",
+) -> nn.Conv:
+    """A 3x3 convolution with padding 1 on every side, by one of CONVOLUTIONS; `zero` starts it at zero."""
+    return nn.Conv(
+        channels,
+        (3, 3),
+        stride,
+        padding=1,
+        kernel_init=nn.initializers.zeros if zero else nn.initializers.lecun_normal(),
+        dtype=dtype,
+        conv_general_dilated=CONVOLUTIONS[convolution],
+        name=name,
+    )
 
 
 class ResBlock(nn.Module):
@@ -134,6 +151,7 @@ class ResBlock(nn.Module):
     channels: int
     dropout: float = 0.0
     dtype: str | np.dtype | type = "float32"
+    convolution: str = "xla"
 
     @nn.compact
     def __call__(
@@ -141,13 +159,14 @@ class ResBlock(nn.Module):
     ) -> Float[Array, "b h w {self.channels}"]:
         """Apply the block; condition: [B, E] or None."""
         hidden = nn.silu(GroupNorm(self.dtype, name="norm_in")(x))
-        hidden = conv3x3(self.channels, self.dtype, "conv_in")(hidden)
+        hidden = conv3x3(self.channels, self.dtype, "conv_in", convolution=self.convolution)(hidden)
         film = None if condition is None else Modulation(self.channels, self.dtype, name="film")(condition)
         hidden = nn.silu(GroupNorm(self.dtype, name="norm_out")(hidden, film))
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
-        hidden = conv3x3(self.channels, self.dtype, "conv_out", zero=True)(hidden)
+        hidden = conv3x3(self.channels, self.dtype, "conv_out", zero=True, convolution=self.convolution)(hidden)
         if x.shape[-1] != self.channels:
-            x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="skip")(x)
+            by = CONVOLUTIONS[self.convolution]
+            x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, conv_general_dilated=by, name="skip")(x)
         return x + hidden
 
 
@@ -193,21 +212,23 @@ class Downsample(nn.Module):
     """Halve height and width, both even, by a 3x3 convolution of stride 2 that keeps the channels."""
 
     dtype: str | np.dtype | type = "float32"
+    convolution: str = "xla"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
         """[B, H, W, C] -> [B, H/2, W/2, C]."""
-        return conv3x3(x.shape[-1], self.dtype, "conv", stride=2)(x)
+        return conv3x3(x.shape[-1], self.dtype, "conv", stride=2, convolution=self.convolution)(x)
 
 
 class Upsample(nn.Module):
     """Double height and width by nearest neighbour, then a 3x3 convolution that keeps the channels."""
 
     dtype: str | np.dtype | type = "float32"
+    convolution: str = "xla"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
         """[B, H, W, C] -> [B, 2H, 2W, C]."""
         b, h, w, c = x.shape
         repeated = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
-        return conv3x3(c, self.dtype, "conv")(repeated)
+        return conv3x3(c, self.dtype, "conv", convolution=self.convolution)(repeated)

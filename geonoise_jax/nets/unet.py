@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from geonoise_jax.nets.convolution import CONVOLUTIONS
 from geonoise_jax.nets.layers import Downsample, GroupNorm, ResBlock, SelfAttention, Upsample, check_heads, conv3x3
 from geonoise_jax.nets.network import Network, accumulation_dtype, check_input, check_integer
 
@@ -37,6 +38,7 @@ class UNet(Network, kw_only=True):
         max(height, width) in this list.
       middle_attention: attention between the two blocks in the middle.
       num_heads: heads of every attention; must divide the channels of every level if there is any attention.
+      convolution: how convolutions are computed, `xla` or `patches`; see `convolution`. The parameters are the same.
 
     Raises:
       ValueError: at construction, for a field out of range (see also `Network`).
@@ -48,6 +50,7 @@ class UNet(Network, kw_only=True):
     attention_resolutions: Sequence[int] = ()
     middle_attention: bool = True
     num_heads: int = 1
+    convolution: str = "xla"
 
     def __post_init__(self) -> None:
         # Tuples keep the module hashable when a config passes lists.
@@ -59,6 +62,8 @@ class UNet(Network, kw_only=True):
             check_integer(name, getattr(self, name), 1)
         if not isinstance(self.middle_attention, bool):
             raise ValueError(f"middle_attention must be True or False, got {self.middle_attention!r}")
+        if self.convolution not in CONVOLUTIONS:
+            raise ValueError(f"convolution must be one of {', '.join(CONVOLUTIONS)}, got {self.convolution!r}")
         if self.middle_attention or self.attention_resolutions:
             for multiplier in self.channel_multipliers:
                 check_heads(self.num_heads, self.base_channels * multiplier)
@@ -125,18 +130,21 @@ class UNet(Network, kw_only=True):
     def _block(self, name: str, level: int, x: Images, condition: Float[Array, "b e"] | None, train: bool) -> Images:
         """A residual block, then attention if this resolution is attended."""
         channels = self.base_channels * self.channel_multipliers[level]
-        x = ResBlock(channels, self.dropout, self.dtype, name=name)(x, condition, train=train)
+        x = self._residual(name, channels)(x, condition, train=train)
         if max(x.shape[1:3]) in self.attention_resolutions:
             x = SelfAttention(self.num_heads, self.dtype, name=f"{name}_attention")(x)
         return x
 
+    def _residual(self, name: str, channels: int) -> ResBlock:
+        return ResBlock(channels, self.dropout, self.dtype, self.convolution, name=name)
+
     def _encode(self, x: Images, condition: Float[Array, "b e"] | None, train: bool) -> tuple[Images, list[Images]]:
         """The way down: the coarsest activation, and all activations that the way up joins, in order."""
-        x = conv3x3(self.base_channels, self.dtype, "input")(x)
+        x = conv3x3(self.base_channels, self.dtype, "input", convolution=self.convolution)(x)
         stored = [x]
         for level in range(len(self.channel_multipliers)):
             if level > 0:
-                x = Downsample(self.dtype, name=f"down_{level}_resample")(x)
+                x = Downsample(self.dtype, self.convolution, name=f"down_{level}_resample")(x)
                 stored.append(x)
             for i in range(self.blocks_per_level):
                 x = self._block(f"down_{level}_block_{i}", level, x, condition, train)
@@ -145,10 +153,10 @@ class UNet(Network, kw_only=True):
 
     def _middle(self, x: Images, condition: Float[Array, "b e"] | None, train: bool) -> Images:
         channels = x.shape[-1]
-        x = ResBlock(channels, self.dropout, self.dtype, name="middle_block_0")(x, condition, train=train)
+        x = self._residual("middle_block_0", channels)(x, condition, train=train)
         if self.middle_attention:
             x = SelfAttention(self.num_heads, self.dtype, name="middle_attention")(x)
-        return ResBlock(channels, self.dropout, self.dtype, name="middle_block_1")(x, condition, train=train)
+        return self._residual("middle_block_1", channels)(x, condition, train=train)
 
     def _decode(self, x: Images, stored: list[Images], condition: Float[Array, "b e"] | None, train: bool) -> Images:
         """The way up, which takes the stored activations in reverse order, `blocks_per_level + 1` at each level."""
@@ -158,14 +166,14 @@ class UNet(Network, kw_only=True):
                 joined = jnp.concatenate([x, next(reverse)], axis=-1)
                 x = self._block(f"up_{level}_block_{i}", level, joined, condition, train)
             if level > 0:
-                x = Upsample(self.dtype, name=f"up_{level}_resample")(x)
+                x = Upsample(self.dtype, self.convolution, name=f"up_{level}_resample")(x)
         return x
 
     def _head(self, x: Images, channels: int) -> Images:
         # In float32, because rounding the prediction itself to bfloat16 would limit every sampler.
         wide = accumulation_dtype(self.dtype)
         hidden = nn.silu(GroupNorm(wide, name="output_norm")(x))
-        return conv3x3(channels, wide, "output", zero=True)(hidden)
+        return conv3x3(channels, wide, "output", zero=True, convolution=self.convolution)(hidden)
 
 
 def _checked_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:

@@ -15,7 +15,10 @@ mean 0 and variance D v,
 
     v = 2 (b'/b)^2 + (a' sigma_data / b)^2
 
-so that the weights b^2 / D and 1 / (D v) give both errors unit scale, whatever the schedule, its time variable and D.
+The weight b^2 / D gives the error in space unit scale. What an energy gets wrong is of order D, and so is its
+derivative in t: the weight of the error in time, 1 / (2 D^2 v), counts it per entry too, whatever the schedule, its
+time variable and D. Without this D, time drowns space and images are not learnt. On VE the weights are sigma^2 / D and,
+for the derivative in sigma^2, (sigma^2 / D)^2.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class DualScore(Objective):
 
     Attributes (besides those of Objective):
         sigma_data: standard deviation of the data, in the scale of the time error.
-        time_weight: weight of the time error; 0 leaves plain denoising score matching.
+        time_weight: factor of the time error; 0 leaves plain denoising score matching.
 
     Raises:
         ValueError: if sigma_data is not positive or time_weight is negative.
@@ -63,7 +66,7 @@ class DualScore(Objective):
     def errors(
         self, field: NetworkField, draws: Draws, key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
-        """Return the squared errors in space and in time of each sample, each in its own unit scale.
+        """Return the squared errors in space and in time of each sample, times their weights of the module docstring.
 
         Raises:
             ValueError: if the field is no DensityField.
@@ -77,7 +80,7 @@ class DualScore(Objective):
         space = mean_square(expand(k.b, u) * in_space - draws.eps)
         dim = draws.x[0].size
         scale = 2.0 * (k.db / k.b) ** 2 + (k.da * self.sigma_data / k.b) ** 2
-        return space, (in_time - time_target(draws, k)) ** 2 / (dim * scale)
+        return space, (in_time - time_target(draws, k)) ** 2 / (2 * dim**2 * scale)
 
 
 def time_target(draws: Draws, k: Coeffs) -> Float[Array, "n"]:

@@ -257,6 +257,7 @@ def _objective(config: ConfigDict, module: Any) -> Objective:
         "loss",
         config.loss,
         LOSSES,
+        defaults=build.scale(config),
         time_law=build.time_law(config),
         loss_weight=build.loss_weight(config),
         stratified=config.time_law.stratified,
