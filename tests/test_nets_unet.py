@@ -129,7 +129,7 @@ def test_attention_at_a_resolution_that_never_occurs_is_refused() -> None:
 
 def test_both_ways_to_convolve_are_one_network(x64: None) -> None:
     """With the same parameters, values, gradients and gradients of gradients agree; the image is odd and padded."""
-    nets = [UNet(base_channels=4, num_heads=2, dtype="float64", convolution=name) for name in CONVOLUTIONS]
+    nets = [_tiny(dtype="float64", middle_attention=False, convolution=name) for name in CONVOLUTIONS]
     rng = np.random.default_rng(0)
     u, t = jnp.asarray(rng.standard_normal((2, 7, 10, 3))), jnp.array([0.1, 0.8])
     shapes = jax.eval_shape(nets[0].init, jax.random.key(0), u, t)

@@ -20,11 +20,12 @@ from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import SCHEDULES
 from geonoise_jax.process.times import Uniform
 from geonoise_jax.sampling import sample
-from geonoise_jax.sampling.autonomous import eqm_descent
+from geonoise_jax.sampling.autonomous import eqm_descent, eqm_nesterov
 from geonoise_jax.sampling.inverse import denoise, energy_score
 from geonoise_jax.sampling.readout import (
     check_readable,
     implicit_schedule,
+    level_of_products,
     level_of_residual,
     posterior_mode,
     residual_level,
@@ -109,6 +110,16 @@ def test_the_level_of_true_noise_is_found(process: Process, x64: None) -> None:
     np.testing.assert_allclose(denoise(Known(r, process), u), x, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("process", LEGIBLE, ids=name)
+def test_inner_products_tell_the_same_level(process: Process, x64: None) -> None:
+    _, _, u, r = ideal(process, 12, 1.0)
+    products = jnp.stack([(left * right).mean(-1) for left, right in ((u, u), (u, r), (r, r))])
+    level = level_of_products(process, products.reshape(3, 4, 3))
+    np.testing.assert_allclose(level.ravel(), level_of_residual(process, u, r), rtol=1e-5)
+    unknown = level_of_products(process, products.at[0, 3].set(jnp.nan))
+    np.testing.assert_array_equal(np.isnan(unknown), np.arange(12) == 3)
+
+
 def test_the_level_is_found_in_float32() -> None:
     for process in (DENOISER, EQM):
         t, _, u, r = (jnp.asarray(value, jnp.float32) for value in ideal(process, 12, 1.0))
@@ -178,6 +189,32 @@ def test_implicit_schedule_of_a_trajectory() -> None:
     # Where x is known for certain, a path with one noise keeps the reading's error.
     ratio = np.asarray(both(field, path)[0])[4:] / times[4:, None]
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:1], ratio.shape), rtol=2e-3)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_descent_saves_the_implicit_schedule(momentum: float) -> None:
+    """It is what one read-out tells of each point at which the field was evaluated, until the sample stops."""
+    points, levels, steps = 0.5 * POINTS, jnp.linspace(0.05, 0.9, 6), 8
+    field = ExactField(marginal_of(EQM, points), blind=True)
+    start = EQM.corrupt(jnp.asarray(points), jax.random.normal(jax.random.key(0), points.shape), levels)
+    run = jax.jit(
+        functools.partial(eqm_nesterov, step_size=0.03, momentum=momentum, tolerance=0.4), static_argnames="max_steps"
+    )
+    saved = run(field, start, max_steps=steps).statistics
+    after = [start, start, *(run(field, start, max_steps=count).u for count in range(1, steps))]
+    path = jnp.stack([now + momentum * (now - before) for before, now in itertools.pairwise(after)])
+    want = np.asarray(implicit_schedule(field, path)).T
+    seen = np.arange(steps) < np.asarray(saved["evaluations"])[:, None]
+    assert 0.2 < seen.mean() < 0.9
+    np.testing.assert_allclose(saved["noise_level"], np.where(seen, want, np.nan), rtol=1e-3)
+    np.testing.assert_allclose(saved["noise_level"][:, 0], levels, rtol=0.15)
+    assert (np.nanmin(saved["noise_level"], axis=1) < 0.7 * levels).all()
+
+
+def test_fields_that_do_not_tell_their_level_are_descended_without() -> None:
+    process = Process(schedules.VE(), targets.Noise())
+    outcome = eqm_descent(Known(jnp.ones((1, 2)), process), jnp.ones((1, 2)), max_steps=2)
+    assert "noise_level" not in outcome.statistics
 
 
 def test_denoise_at_a_known_level_is_the_denoiser() -> None:

@@ -35,7 +35,7 @@ from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear
 from geonoise_jax.process.targets import Equilibrium
 from geonoise_jax.progress import Progress
-from geonoise_jax.sampling.autonomous import evaluate_blind
+from geonoise_jax.sampling.blind import evaluate_blind
 from geonoise_jax.sampling.samplers import SAMPLERS
 from geonoise_jax.training.sharding import sampling_mesh
 

@@ -26,7 +26,7 @@ Adaptive compute (section 4 of that paper): a sample stops as soon as its field 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import Process, expand
 from geonoise_jax.sampling import checks
+from geonoise_jax.sampling.blind import check_blind, check_fraction, evaluate_blind, root_mean_square, running
 from geonoise_jax.sampling.outcome import Outcome
+from geonoise_jax.sampling.readout import level_of_products, tells_level
 
 _PROBES = 64
 _TOLERANCE = 1e-6
@@ -69,6 +71,8 @@ def eqm_descent(
     Returns:
         Samples of the data, with ``evaluations``; ``grad_norm``, the root mean square of the field where it was last
         evaluated, which for samples that stopped is where they are; and ``converged``, 1 for these and 0 for others.
+        Where the field's residual tells the noise level, also ``noise_level``, [b, max_steps], the time read off it at
+        every evaluation: the implicit schedule (:mod:`geonoise_jax.sampling.readout`), NaN after a sample has stopped.
 
     Raises:
         ValueError: if the field needs t, its target does not point from the data to the noise (1), or an option is out
@@ -116,7 +120,7 @@ def eqm_nesterov_released(
 
 
 class _Descent(NamedTuple):
-    """State of the loop; ``shift`` is the last displacement of u."""
+    """State of the loop: ``shift`` is the last displacement of u; ``products`` are means of (u^2, u r, r^2)."""
 
     step: Int[Array, ""]
     u: Float[Array, "b *event"]
@@ -125,6 +129,7 @@ class _Descent(NamedTuple):
     grad_norm: Float[Array, "b"]
     active: Bool[Array, "b"]
     converged: Bool[Array, "b"]
+    products: Float[Array, "3 b steps"]
 
 
 def _descend(
@@ -151,6 +156,7 @@ def _descend(
         going = state.active & (norm > tolerance)
         moved = (point if accumulate else state.u) - step_size * r
         stopped = jnp.where(expand(state.active, u), point, state.u)
+        seen = jnp.where(state.active[None], _products(point, r), jnp.nan)
         after = jnp.where(expand(going, u), moved, stopped)
         return _Descent(
             state.step + 1,
@@ -160,41 +166,24 @@ def _descend(
             jnp.where(state.active, norm, state.grad_norm),
             going,
             state.converged | (state.active & (norm <= tolerance)),
+            state.products.at[:, :, state.step].set(seen),
         )
 
-    ended = jax.lax.while_loop(lambda state: running(state, max_steps), body, _start(u))
+    ended = jax.lax.while_loop(lambda state: running(state, max_steps), body, _start(u, max_steps))
     statistics = {"evaluations": ended.evaluations, "grad_norm": ended.grad_norm}
+    if tells_level(field.process):
+        statistics["noise_level"] = level_of_products(field.process, ended.products)
     return Outcome(ended.u, {**statistics, "converged": ended.converged.astype(u.dtype)})
 
 
-def _start(u: Float[Array, "b *event"]) -> _Descent:
+def _start(u: Float[Array, "b *event"], max_steps: int) -> _Descent:
     zero, no = jnp.zeros(len(u), u.dtype), jnp.zeros(len(u), bool)
-    return _Descent(jnp.asarray(0), u, jnp.zeros_like(u), zero, jnp.full_like(zero, jnp.nan), ~no, no)
+    unseen = jnp.full((3, len(u), max_steps), jnp.nan, u.dtype)
+    return _Descent(jnp.asarray(0), u, jnp.zeros_like(u), zero, jnp.full_like(zero, jnp.nan), ~no, no, unseen)
 
 
-def running(state: Any, max_steps: int) -> Bool[Array, ""]:
-    """Return whether a loop has samples that have not stopped, and steps left."""
-    return state.active.any() & (state.step < max_steps)
-
-
-def evaluate_blind(field: Field, u: Float[Array, "b *event"]) -> Float[Array, "b *event"]:
-    """Return a blind field at u; t_min stands in for the noise level, which the field ignores."""
-    return field(u, jnp.full(len(u), field.process.schedule.t_min, u.dtype))
-
-
-def root_mean_square(r: Float[Array, "b *event"]) -> Float[Array, "b"]:
-    """Return ``|r| / sqrt(D)`` of each sample."""
-    return jnp.sqrt(jnp.square(r).reshape(len(r), -1).mean(-1))
-
-
-def check_blind(field: Field) -> None:
-    """Require a blind field.
-
-    Raises:
-        ValueError: if the field needs t.
-    """
-    if not field.blind:
-        raise ValueError("field.blind = False: must be True, as an autonomous sampler has no noise level to give")
+def _products(u: Float[Array, "b *event"], r: Float[Array, "b *event"]) -> Float[Array, "3 b"]:
+    return jnp.stack([(left * right).reshape(len(u), -1).mean(-1) for left, right in ((u, u), (u, r), (r, r))])
 
 
 def check_descent(field: Field) -> None:
@@ -228,14 +217,3 @@ def _not_equilibrium(process: Process) -> str:
     if away.any():
         return f"at t = {t[away.argmax()]:g} its target is not zero at the data (c b + d (1 - a) is not 0)"
     return ""
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Require a number in [0, 1).
-
-    Raises:
-        ValueError: naming the option and its value.
-    """
-    checks.real(name, value)
-    if value >= 1.0:
-        raise ValueError(f"{name} = {value!r}: must be a number in [0, 1)")

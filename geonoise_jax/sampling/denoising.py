@@ -35,7 +35,7 @@ from geonoise_jax.process.process import expand
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.process.targets import Signal
 from geonoise_jax.sampling import checks
-from geonoise_jax.sampling.autonomous import check_blind, check_fraction, evaluate_blind, root_mean_square, running
+from geonoise_jax.sampling.blind import check_blind, check_fraction, evaluate_blind, root_mean_square, running
 from geonoise_jax.sampling.outcome import Outcome
 from geonoise_jax.sampling.stepping import fresh_noise
 

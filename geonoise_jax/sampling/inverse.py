@@ -11,7 +11,7 @@ from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax.fields import Field
 from geonoise_jax.process.targets import Signal
-from geonoise_jax.sampling.autonomous import check_blind, evaluate_blind
+from geonoise_jax.sampling.blind import check_blind, evaluate_blind
 from geonoise_jax.sampling.readout import level_of_residual
 
 

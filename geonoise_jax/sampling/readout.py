@@ -21,17 +21,18 @@ The exact posterior does better where the signal fades too: on Linear, t / sqrt(
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Schedule
-from geonoise_jax.sampling.autonomous import check_blind, evaluate_blind, root_mean_square
+from geonoise_jax.sampling.blind import check_blind, evaluate_blind, root_mean_square
 
 _PROBES = 128
 _MARGIN = 1e-9
@@ -92,52 +93,94 @@ def level_of_residual(process: Process, u: Float[Array, "b *event"], r: Float[Ar
     """Return the root of equation (1) for given values r of the target.
 
     Data longer than the noise make a second root beyond the first, which is the one returned; two roots closer than
-    1 / 128 of the range of log(b / a) may be missed.
+    1 / 128 of the range of log(b / a) may be missed. Without a root the last time of the scan is returned: t_max for
+    EqM. That is the case, too, where r = 0 at a datum with a root mean square above 1.
 
     Raises:
         ValueError: if r does not tell the level, equation (2).
     """
-    shrinking = check_readable(process)
-    schedule = process.schedule
-    low, high = _eta_range(schedule, u.dtype)
+
+    def too_long(t: Float[Array, "b"]) -> Bool[Array, "b"]:
+        return root_mean_square(process.recover(u, r, t)[1]) > 1.0
+
+    return _first_root(process, too_long, (len(u),), u.dtype)
+
+
+def level_of_products(process: Process, products: Float[Array, "3 *b"]) -> Float[Array, "*b"]:
+    """Return the root of equation (1) from the means of (u^2, u r, r^2) over the entries of an event.
+
+    They are all that (1) depends on, ``|eps|^2 / D = (a^2 <r^2> - 2 a c <u r> + c^2 <u^2>) / (a d - b c)^2``, but where
+    u and c / a r nearly cancel, as for the Signal target near the data, :func:`level_of_residual` keeps more digits.
+
+    Returns:
+        Times, as of :func:`level_of_residual`; NaN where a product is.
+
+    Raises:
+        ValueError: if r does not tell the level, equation (2).
+    """
+    uu, ur, rr = products
+
+    def too_long(t: Float[Array, "*b"]) -> Bool[Array, "*b"]:
+        k = process.coeffs(t)
+        return k.a**2 * rr - 2.0 * k.a * k.c * ur + k.c**2 * uu > k.det**2
+
+    return jnp.where(jnp.isnan(products).any(axis=0), jnp.nan, _first_root(process, too_long, uu.shape, uu.dtype))
+
+
+def _first_root(
+    process: Process, too_long: Callable[[Float[Array, "*b"]], Bool[Array, "*b"]], shape: tuple[int, ...], dtype: Any
+) -> Float[Array, "*b"]:
+    """Return the first time, from the end where the noise would be too long, at which it no longer is."""
+    shrinking, schedule = check_readable(process), process.schedule
+    low, high = _eta_range(schedule, dtype)
     first, last = (high, low) if shrinking else (low, high)
 
-    def too_long(eta: Float[Array, "b"]) -> Array:
-        return root_mean_square(process.recover(u, r, _time(schedule, eta))[1]) > 1.0
+    def long(eta: Float[Array, "*b"]) -> Bool[Array, "*b"]:
+        return too_long(_time(schedule, jnp.broadcast_to(eta, shape)))
 
-    # From the end where the noise would be too long, find the first node where it no longer is; then bisect.
+    # A scan of the nodes, then bisection.
     nodes = jnp.linspace(first, last, _NODES)
-    long = jax.lax.map(lambda eta: too_long(jnp.broadcast_to(eta, len(u))), nodes)
-    index = jnp.where(long.all(axis=0), _NODES - 1, jnp.argmin(long, axis=0))
+    beyond = jax.lax.map(long, nodes)
+    index = jnp.where(beyond.all(axis=0), _NODES - 1, jnp.argmin(beyond, axis=0))
     bracket = nodes[jnp.maximum(index - 1, 0)], nodes[index]
 
     def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         middle = 0.5 * (bracket[0] + bracket[1])
-        beyond = too_long(middle)
-        return jnp.where(beyond, middle, bracket[0]), jnp.where(beyond, bracket[1], middle)
+        outside = long(middle)
+        return jnp.where(outside, middle, bracket[0]), jnp.where(outside, bracket[1], middle)
 
     return _time(schedule, jax.lax.fori_loop(0, _BISECTIONS, halve, bracket)[1])
 
 
-@functools.lru_cache(maxsize=256)
 def check_readable(process: Process) -> bool:
     """Return whether the level is the first root as t shrinks, rather than as t grows, equation (2).
 
     Raises:
         ValueError: if it is neither.
     """
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        low, high = _eta_range(process.schedule, jnp.float64)
-        k = process.coeffs(_time(process.schedule, jnp.linspace(low, high, _PROBES)))
-        longer = jnp.abs(k.a[:, None] * k.d[None] - k.c[:, None] * k.b[None]) / jnp.abs(k.det)[:, None] > 1.0 + _MARGIN
-        before = np.tri(_PROBES, k=-1, dtype=bool).T
-        growing, shrinking = (bool(longer[pairs].all()) for pairs in (before, before.T))
+    growing, shrinking = _directions(process)
     if not growing and not shrinking:
         raise ValueError(
             f"{process}: the length of the noise that explains a value of the field does not tell t, so that the level "
             "cannot be read off a residual; give t, or use another target (Signal, Equilibrium)"
         )
     return shrinking
+
+
+def tells_level(process: Process) -> bool:
+    """Return whether the residual of a blind field of this process tells the noise level, equation (2)."""
+    return any(_directions(process))
+
+
+@functools.lru_cache(maxsize=256)
+def _directions(process: Process) -> tuple[bool, bool]:
+    """Return whether the level is the first root as t grows, and whether it is as t shrinks."""
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        low, high = _eta_range(process.schedule, jnp.float64)
+        k = process.coeffs(_time(process.schedule, jnp.linspace(low, high, _PROBES)))
+        longer = jnp.abs(k.a[:, None] * k.d[None] - k.c[:, None] * k.b[None]) / jnp.abs(k.det)[:, None] > 1.0 + _MARGIN
+        before = np.tri(_PROBES, k=-1, dtype=bool).T
+        return bool(longer[before].all()), bool(longer[before.T].all())
 
 
 def _eta_range(schedule: Schedule, dtype: Any) -> Float[Array, "2"]:
