@@ -16,6 +16,7 @@ from geonoise_jax.process import grids, schedules, targets
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import SCHEDULES, Schedule
 from geonoise_jax.sampling import ancestral, ddim, edm_churn, euler, predictor_corrector, reverse_sde, stepping
+from geonoise_jax.sampling.sde import DIFFUSIONS
 from geonoise_jax.sampling.stepping import fresh_noise
 from tests.sampling_oracles import final_law, gaussian, marginal_law
 
@@ -150,13 +151,32 @@ def test_without_noise_they_are_ordinary_solvers(x64: None, table: jax.Array) ->
     np.testing.assert_allclose(reverse_sde(field, u, times, KEYS, noise=0.0), euler(field, u, times), rtol=1e-12)
 
 
-def test_a_reverse_sde_step_is_the_published_one(x64: None, table: jax.Array) -> None:
-    """Song et al. 2021, equation 6 with f = -beta u / 2 and g^2 = beta, by Euler-Maruyama."""
-    schedule = schedules.VPLinear()
-    field, u, t, s = gaussian(schedule, targets.Score()), start(schedule), 0.6, 0.55
-    beta, z = 0.1 + t * 19.9, table[0]
-    want = u + (s - t) * (-0.5 * beta * u - beta * field(u, jnp.full(16, t))) + math.sqrt(beta * (t - s)) * z
-    np.testing.assert_allclose(reverse_sde(field, u, jnp.array([t, s]), KEYS), want, rtol=1e-9)
+def test_a_short_step_of_the_reverse_sde_is_the_published_one(x64: None, table: jax.Array) -> None:
+    """Song et al. 2021, equation 6 with f = -beta u / 2 and g^2 = beta: Euler-Maruyama up to h^1.5."""
+    schedule, t = schedules.VPLinear(), 0.6
+    field, u, beta = gaussian(schedule, targets.Score()), start(schedule), 0.1 + t * 19.9
+    drift, errors = -0.5 * beta * u - beta * field(u, jnp.full(16, t)), []
+    for h in (1e-4, 0.5e-4):
+        want = u - h * drift + math.sqrt(beta * h) * table[0]
+        errors.append(np.abs(reverse_sde(field, u, jnp.array([t, t - h]), KEYS) - want).max())
+    assert errors[1] < 1e-5
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(1.5, abs=0.05)
+
+
+@pytest.mark.parametrize("diffusion", DIFFUSIONS)
+@pytest.mark.parametrize("schedule", [schedules.Linear(), schedules.Linear(t_max=1.0), schedules.Trigonometric()])
+def test_a_uniform_grid_from_where_the_signal_vanishes(
+    schedule: Schedule, diffusion: str, monkeypatch: pytest.MonkeyPatch, x64: None
+) -> None:
+    """The first step is long in log-SNR, and at t = 1 infinitely so."""
+    run = functools.partial(reverse_sde, diffusion=diffusion)
+    errors = []
+    for num_steps in (50, 100):
+        times = grids.uniform(schedule, num_steps)
+        mean, var = final_law(monkeypatch, run, schedule, targets.Velocity(), times, 1)
+        want_mean, want_var = marginal_law(schedule, schedule.t_min)
+        errors.append(np.abs([(mean - want_mean) / np.sqrt(want_var), var / want_var - 1.0]).max())
+    assert errors[1] < 0.6 * errors[0] < 0.1
 
 
 def test_the_interpolant_diffusion_is_that_of_the_reverse_sde_on_ve(x64: None, table: jax.Array) -> None:

@@ -7,7 +7,12 @@ With sigma = b / a, eta = log sigma and the score grad log p_t(u) = -eps(u) / b,
                                                                          w = g^2 is the reverse of (S1), w = 0 the ODE
 (S3)  u <- u + step score + sqrt(2 step) z                               Langevin dynamics at a fixed time
 
-(S2) with a free w is the SDE of stochastic interpolants (Albergo, Boffi & Vanden-Eijnden 2023).
+(S2) with a free w is the SDE of stochastic interpolants (Albergo, Boffi & Vanden-Eijnden 2023). What w does in a step
+from t to s is to replace a part of the noise by fresh noise, which has a closed form for steps of any length:
+
+(S4)  b eps <- e^-delta b eps + b sqrt(1 - e^-2delta) z,   delta = int_s^t w / 2b^2
+
+where delta = eta(t) - eta(s) for w = g^2, and log(b(t) / b(s)) for w = d(b^2)/dt.
 """
 
 from __future__ import annotations
@@ -108,17 +113,19 @@ def reverse_sde(
     noise: float = 1.0,
     diffusion: str = "reverse",
 ) -> Float[Array, "b *event"]:
-    """Integrate the SDE (S2) by Euler-Maruyama: weak order one, one field evaluation a step.
+    """Integrate the SDE (S2) by a step of Euler for the velocity and (S4) for the rest, both from one field evaluation.
+
+    Weak order one, as Euler-Maruyama, with which it agrees for short steps; but (S4) cannot overshoot where a step is
+    long in delta, as the first ones are of a uniform grid that starts where a vanishes.
 
     Args:
         field: any Field.
         u: observations at ``times[0]``.
         times: grid, ``steps + 1`` decreasing times.
         keys: one PRNG key a sample.
-        noise: factor of the noise's standard deviation: 0 is :func:`~geonoise_jax.sampling.ode.euler`, 1 the full w.
-        diffusion: ``"reverse"``, w = g^2, which is infinite where a vanishes and wants the ``log_snr`` grid on
-            schedules that go there; or ``"interpolant"``, w = d(b^2)/dt, which is bounded and needs no special grid.
-            They agree on VE.
+        noise: factor of sqrt(w): 0 is :func:`~geonoise_jax.sampling.ode.euler`, 1 the full w.
+        diffusion: ``"reverse"``, w = g^2; or ``"interpolant"``, w = d(b^2)/dt, which is less where a is small. They
+            agree on VE.
 
     Returns:
         Observations at ``times[-1]``.
@@ -132,12 +139,15 @@ def reverse_sde(
 
     def step(u: Float[Array, "b *event"], at: Interval) -> Float[Array, "b *event"]:
         r = evaluate(field, u, at.t)
+        moved = u + (at.s - at.t) * process.velocity(u, r, at.t)
+        if noise == 0.0:
+            return moved
         _, eps = process.recover(u, r, at.t)
-        a, b, da, db = process.schedule.coeffs(at.t)
-        half = noise**2 * (db - da * b / a if diffusion == "reverse" else db)  # w / 2b
-        drift = process.velocity(u, r, at.t) + half * eps
-        scale = jnp.sqrt(2.0 * b * half * (at.t - at.s))
-        return u + (at.s - at.t) * drift + scale * stepping.fresh_noise(keys, at.number, u)
+        b, b_s = process.schedule.scales(at.t)[1], process.schedule.scales(at.s)[1]
+        gap = log_snr_gap(process.schedule, at) if diffusion == "reverse" else jnp.log(b / b_s)
+        delta = noise**2 * gap
+        fresh = jnp.sqrt(-jnp.expm1(-2.0 * delta)) * stepping.fresh_noise(keys, at.number, u)
+        return moved + b * (jnp.expm1(-delta) * eps + fresh)
 
     return march(step, u, times.astype(u.dtype))[0]
 
