@@ -90,7 +90,10 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 def _add_sample(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("sample", help="draw samples from a trained workdir")
     command.add_argument("--workdir", required=True, type=Path, help="workdir of a training run")
-    command.add_argument("--num", type=int, default=64, help="number of samples (default: 64)")
+    command.add_argument("--num", type=int, help="number of samples (default: 64, or as many as --x has)")
+    command.add_argument(
+        "--x", type=Path, metavar="FILE.npy", help="data to start from, in model space, noised to --start-time"
+    )
     command.add_argument("--out", type=Path, help="file name without ending (default: WORKDIR/samples/samples)")
     command.add_argument("--seed", type=int, default=0, help="seed of the start noise (default: 0)")
     command.add_argument("--sampler", help="e.g. heun, ddim, ancestral, dpmpp_2m, tsit5 (default: the config's)")
@@ -106,7 +109,18 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--grid", help="uniform, rho or log_snr (default: the config's)")
     command.add_argument("--start-time", type=float, help="time at which sampling starts (default: the config's)")
     command.add_argument("--end-time", type=float, help="time at which sampling ends (default: the config's)")
+    command.add_argument(
+        "--denoise",
+        action=argparse.BooleanOptionalAction,
+        help="end with the estimate of the clean sample (default: the config's)",
+    )
     command.add_argument("--guidance", type=float, help="scale of classifier-free guidance (default: the config's)")
+    command.add_argument(
+        "--guidance-interval",
+        type=_numbers,
+        metavar="LO,HI",
+        help="noise levels of the guidance (default: the config's)",
+    )
     command.add_argument("--batch-size", type=int, help="samples computed at once (default: the config's)")
     command.add_argument("--label", type=int, help="class of all samples, for a class-conditional model")
     command.set_defaults(run=_sample)
@@ -230,7 +244,7 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> i
 def _sample(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     from geonoise_jax.evaluation import draw
 
-    names = ("num", "seed", "sampler", "num_steps", "grid", "start_time", "end_time", "batch_size", "label", "guidance")
+    names = (field.name for field in dataclasses.fields(draw.Options) if field.name != "sampler_options")
     given = {name: getattr(arguments, name) for name in names}
     options = draw.Options(**given, sampler_options=dict(arguments.option))
     out = arguments.out or arguments.workdir / "samples" / "samples"

@@ -9,6 +9,25 @@ from typing import Any, NamedTuple
 
 from geonoise_jax.cli import main
 
+# A run of a second.
+CONFIG = "--config=configs/circles.py:flow_matching,conditional"
+SMALL = {
+    "data.kwargs.dim": 3,
+    "data.kwargs.num_train": 64,
+    "data.kwargs.num_test": 8,
+    "model.kwargs.width": 8,
+    "model.kwargs.depth": 1,
+    "model.class_conditional": True,
+    "optimizer.learning_rate": 0.05,
+    "optimizer.warmup_steps": 0,
+    "training.num_steps": 6,
+    "training.batch_size": 16,
+    "training.log_every": 2,
+    "checkpoint.every": 3,
+    "sampling.every": 0,
+    "sampling.num_steps": 4,
+}
+
 
 class Ended(NamedTuple):
     """How a command ended."""

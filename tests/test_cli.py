@@ -1,10 +1,9 @@
-"""The command line in process: train, sample, resume, and every refusal with one line and nothing changed on disk."""
+"""The command line in process: train, resume, and every refusal with one line and nothing changed on disk."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,32 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from geonoise_jax import config, demo, runtime
 from geonoise_jax.cli import parser
 from geonoise_jax.data.pipeline import Pipeline
-from geonoise_jax.sampling.samplers import SAMPLERS
 from geonoise_jax.training import train as training
-from tests.command_line import run, snapshot
-
-CONFIG = "--config=configs/circles.py:flow_matching,conditional"
-SMALL = {
-    "data.kwargs.dim": 3,
-    "data.kwargs.num_train": 64,
-    "data.kwargs.num_test": 8,
-    "model.kwargs.width": 8,
-    "model.kwargs.depth": 1,
-    "model.class_conditional": True,
-    "optimizer.learning_rate": 0.05,
-    "optimizer.warmup_steps": 0,
-    "training.num_steps": 6,
-    "training.batch_size": 16,
-    "training.log_every": 2,
-    "checkpoint.every": 3,
-    "sampling.every": 0,
-    "sampling.num_steps": 4,
-}
+from tests.command_line import CONFIG, SMALL, run, snapshot
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +38,6 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, overrides: list[str]) -> P
     return folder
 
 
-def samples_of(workdir: Path, out: Path, *options: str) -> dict[str, np.ndarray]:
-    ended = run("sample", f"--workdir={workdir}", f"--out={out}", *options)
-    assert ended.status == 0, ended.err
-    assert ended.out.split() == [f"{out}.png", f"{out}.npz"]
-    with np.load(f"{out}.npz") as arrays:
-        return dict(arrays)
-
-
 def test_training_leaves_a_complete_workdir(workdir: Path) -> None:
     assert {"config.json", "data.json", "metrics.jsonl", "parameters.txt", "checkpoints"} == {
         path.name for path in workdir.iterdir() if path.name != "samples"
@@ -74,51 +45,6 @@ def test_training_leaves_a_complete_workdir(workdir: Path) -> None:
     assert {path.name for path in (workdir / "checkpoints").iterdir()} >= {"3", "6"}
     stored = config.loads((workdir / "config.json").read_text())
     assert (stored.training.num_steps, stored.model.kwargs.width, stored.model.blind) == (6, 8, False)
-
-
-def test_sampling_a_workdir_alone(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
-    """Without the data, into the workdir's own folder, over all devices."""
-    moved = shutil.copytree(workdir, tmp_path / "moved")
-    kept = snapshot(moved / "checkpoints")
-    hidden = data_dir.rename(data_dir.with_name("hidden"))
-    try:
-        ended = run("sample", f"--workdir={moved}", "--num=20", "--batch-size=8", "--seed=3")
-    finally:
-        hidden.rename(data_dir)
-    assert ended.status == 0, ended.err
-    assert ended.out.split() == [str(moved / "samples" / f"samples.{ending}") for ending in ("png", "npz")]
-    assert "sample: 20/20 samples (100%)" in ended.err
-    arrays = np.load(moved / "samples" / "samples.npz")
-    assert (arrays["samples"].shape, arrays["samples"].dtype, int(arrays["step"])) == ((20, 3), np.float32, 6)
-    assert np.isfinite(arrays["samples"]).all()
-    assert len(np.unique(arrays["samples"], axis=0)) == 20
-    np.testing.assert_array_equal(arrays["labels"], np.arange(20) % 2)
-    assert Image.open(moved / "samples" / "samples.png").size == (550, 550)
-    assert snapshot(moved / "checkpoints") == kept
-
-
-def test_samples_depend_on_the_seed_and_not_on_the_batch_size(workdir: Path, tmp_path: Path) -> None:
-    first = samples_of(workdir, tmp_path / "a", "--num=20", "--seed=3", "--batch-size=8")
-    again = samples_of(workdir, tmp_path / "b", "--num=20", "--seed=3", "--batch-size=8")
-    np.testing.assert_array_equal(again["samples"], first["samples"])
-    for batch_size in ("--batch-size=1", "--batch-size=17", "--batch-size=100"):
-        other = samples_of(workdir, tmp_path / "b", "--num=20", "--seed=3", batch_size)
-        np.testing.assert_allclose(other["samples"], first["samples"], rtol=1e-5, atol=1e-6)
-    # Fewer samples are the first of more.
-    fewer = samples_of(workdir, tmp_path / "b", "--num=5", "--seed=3", "--batch-size=8")
-    np.testing.assert_allclose(fewer["samples"], first["samples"][:5], rtol=1e-5, atol=1e-6)
-    other = samples_of(workdir, tmp_path / "b", "--num=20", "--seed=4", "--batch-size=8")
-    assert not np.isclose(other["samples"], first["samples"]).any(axis=1).all()
-
-
-def test_options_of_sample_replace_those_of_the_config(workdir: Path, tmp_path: Path) -> None:
-    default = samples_of(workdir, tmp_path / "a", "--num=8")
-    assert set(samples_of(workdir, tmp_path / "a", "--num=8", "--label=1")["labels"]) == {1}
-    same = samples_of(workdir, tmp_path / "a", "--num=8", "--sampler=heun", "--num-steps=4", "--grid=uniform")
-    np.testing.assert_array_equal(same["samples"], default["samples"])
-    for option in ("--label=1", "--sampler=euler", "--num-steps=5", "--grid=log_snr"):
-        other = samples_of(workdir, tmp_path / "a", "--num=8", option)
-        assert np.abs(other["samples"] - default["samples"]).max() > 1e-4, option
 
 
 def test_a_stopped_run_says_so_and_the_same_command_resumes(
@@ -208,55 +134,6 @@ def test_a_workdir_that_cannot_be_made_is_named(tmp_path: Path, overrides: list[
     assert (ended.status, ended.out) == (2, "")
     assert ended.err == f"geonoise train: [Errno 17] File exists: '{tmp_path / 'file'}'\n"
     assert (tmp_path / "file").read_text() == "precious"
-
-
-BAD_SAMPLE = [
-    ("--num=0", "num = 0: must be at least 1"),
-    ("--batch-size=0", "batch_size = 0: must be at least 1"),
-    ("--batch-size=-3", "batch_size = -3: must be at least 1"),
-    ("--num-steps=0", "num_steps = 0: must be at least 1"),
-    ("--sampler=rk4", f"sampler = 'rk4': must be one of {', '.join(SAMPLERS)}"),
-    ("--sampler=", f"sampler = '': must be one of {', '.join(SAMPLERS)}"),
-    ("--option=eta=0.5", "eta = 0.5: no option of the sampler 'heun'; it has none"),
-    (
-        "--sampler=eqm_descent",
-        "field.blind = False: must be True, as an autonomous sampler has no noise level to give",
-    ),
-    ("--start-time=2", "start_time = 2.0: must be in (0.001, 0.999]"),
-    ("--end-time=0.9999", "end_time = 0.9999: must be in [0.001, 0.999)"),
-    ("--grid=karras", "grid = 'karras': must be one of uniform, rho, log_snr"),
-    ("--label=2", "label = 2: must be in 0..1"),
-    ("--label=-1", "label = -1: must be in 0..1"),
-]
-
-
-@pytest.mark.parametrize(("option", "message"), BAD_SAMPLE)
-def test_a_bad_sampling_option_is_refused(option: str, message: str, workdir: Path, tmp_path: Path) -> None:
-    before = snapshot(workdir, tmp_path)
-    ended = run("sample", f"--workdir={workdir}", f"--out={tmp_path / 'new' / 'a'}", option)
-    assert ended == (2, "", f"geonoise sample: {message}\n")
-    assert snapshot(workdir, tmp_path) == before
-
-
-def test_only_a_trained_workdir_can_be_sampled(workdir: Path, tmp_path: Path) -> None:
-    for name in ("empty", "claimed", "without facts", "file"):
-        (tmp_path / name).mkdir() if name != "file" else (tmp_path / name).touch()
-    shutil.copy(workdir / "config.json", tmp_path / "without facts")
-    for name in ("config.json", "data.json"):
-        shutil.copy(workdir / name, tmp_path / "claimed")
-    not_one = "not the workdir of a training run"
-    problems = {
-        "missing": "no such folder",
-        "empty": f"no config.json in it: {not_one}",
-        "file": f"no config.json in it: {not_one}",
-        "without facts": f"no data.json in it: {not_one}",
-        "claimed": "has no checkpoint yet",
-    }
-    before = snapshot(tmp_path)
-    for name, problem in problems.items():
-        ended = run("sample", f"--workdir={tmp_path / name}")
-        assert ended == (2, "", f"geonoise sample: workdir = {str(tmp_path / name)!r}: {problem}\n")
-    assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -349,18 +226,6 @@ def test_the_process_is_set_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(runtime, "_jaxlib_version", lambda version=version: version)
         runtime.configure()
         assert os.environ["XLA_FLAGS"] == ""
-
-
-def test_a_sampler_with_options_is_recorded_with_the_samples(workdir: Path, tmp_path: Path) -> None:
-    for eta in ("0.0", "1.0"):
-        words = ("--sampler=ddim", f"--option=eta={eta}", "--num=4", "--num-steps=3", f"--out={tmp_path / eta}")
-        assert run("sample", f"--workdir={workdir}", *words).status == 0
-    plain, noisy = (np.load(tmp_path / f"{eta}.npz") for eta in ("0.0", "1.0"))
-    np.testing.assert_array_equal(plain["evaluations"], 3)
-    assert np.abs(plain["samples"] - noisy["samples"]).max() > 1e-3
-    guided = run("sample", f"--workdir={workdir}", "--guidance=3", "--num=4", f"--out={tmp_path / 'guided'}")
-    assert guided.status == 0
-    assert not np.array_equal(np.load(tmp_path / "guided.npz")["samples"], plain["samples"])
 
 
 BAD_FIGURE = [

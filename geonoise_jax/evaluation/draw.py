@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from geonoise_jax import build
 from geonoise_jax.config import set_spec, spec
+from geonoise_jax.evaluation.point_files import as_events, read_points
 from geonoise_jax.evaluation.restore import Trained, restore_field
 from geonoise_jax.figures import pictures
 from geonoise_jax.progress import Progress
@@ -21,6 +22,7 @@ from geonoise_jax.sampling.generation import Samples, class_turns, generate
 from geonoise_jax.training.sharding import sampling_mesh
 
 _PICTURE = 256
+_NUM = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Options:
     """Choices for drawing samples; None means what the config of the run says.
 
     Attributes:
-        num: number of samples.
+        num: number of samples; None: as many as there are data to start from, or 64.
+        x: .npy file of data to start from, [num, *event] or flattened, in model space; they are noised to the start.
         seed: seed of the start noise.
         sampler: name of the sampler; another one than the config's starts with its own defaults.
         sampler_options: options of the sampler, which replace those of the config one by one.
@@ -36,12 +39,15 @@ class Options:
         grid: name of the time grid.
         start_time: time at which sampling starts.
         end_time: time at which it ends.
+        denoise: whether the last observation is replaced by the estimate of x.
         batch_size: samples computed at once over all devices, rounded up to a multiple of the devices.
         label: one class for all samples of a class-conditional model; otherwise the classes take turns.
         guidance: scale of classifier-free guidance.
+        guidance_interval: noise levels, lowest and highest, at which it is applied; empty for all.
     """
 
-    num: int
+    num: int | None = None
+    x: Path | None = None
     seed: int = 0
     sampler: str | None = None
     sampler_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -49,9 +55,11 @@ class Options:
     grid: str | None = None
     start_time: float | None = None
     end_time: float | None = None
+    denoise: bool | None = None
     batch_size: int | None = None
     label: int | None = None
     guidance: float | None = None
+    guidance_interval: tuple[float, ...] | None = None
 
 
 def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
@@ -66,16 +74,20 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     Raises:
         ValueError: if the folder is no workdir, or an option is out of its range.
     """
+    given = None if options.x is None else read_points(options.x, "x")
     mesh = sampling_mesh()
     trained = restore_field(folder, mesh)
     choice = chosen(trained.config, options)
-    labels = class_labels(trained, options)
-    progress = Progress("sample", options.num, "samples")
+    x = None if given is None else as_events(given, trained.field.event_shape)
+    num = _number(options.num, x)
+    labels = class_labels(trained, num, options.label)
+    progress = Progress("sample", num, "samples")
     samples = generate(
         build.sampling_field(choice, trained.field),
         jax.random.key(options.seed),
-        options.num,
+        num,
         **build.sampling_options(choice),
+        x=x,
         labels=labels,
         mesh=mesh,
         on_batch=lambda done, _: progress.update(done),
@@ -92,27 +104,35 @@ def chosen(config: ConfigDict, options: Options) -> ConfigDict:
         set_spec(sampling.sampler, spec(options.sampler))
     with sampling.unlocked():
         sampling.sampler["kwargs"].update(options.sampler_options)
-        for name in ("num_steps", "grid", "start_time", "end_time", "batch_size"):
+        for name in ("num_steps", "grid", "start_time", "end_time", "denoise", "batch_size"):
             if getattr(options, name) is not None:
                 sampling[name] = getattr(options, name)
         if options.guidance is not None:
             sampling.guidance.scale = options.guidance
+        if options.guidance_interval is not None:
+            sampling.guidance.interval = options.guidance_interval
     return config
 
 
-def class_labels(trained: Trained, options: Options) -> np.ndarray | None:
-    """Return the class of each sample, or None for a model without classes.
+def _number(num: int | None, x: np.ndarray | None) -> int:
+    if num is not None and x is not None and num != len(x):
+        raise ValueError(f"num = {num}: must be left out or {len(x)}, the number of data to start from (x)")
+    return len(x) if x is not None else _NUM if num is None else num
+
+
+def class_labels(trained: Trained, num: int, label: int | None) -> np.ndarray | None:
+    """Return the class of each sample, one for all or in turns, or None for a model without classes.
 
     Raises:
         ValueError: if a label is given that the model does not have.
     """
     classes = trained.field.module.num_classes
-    if options.label is not None and not 0 <= options.label < classes:
+    if label is not None and not 0 <= label < classes:
         allowed = f"in 0..{classes - 1}" if classes else "left out: the model has no classes"
-        raise ValueError(f"label = {options.label}: must be {allowed}")
-    if options.label is not None:
-        return np.full(options.num, options.label, np.int32)
-    return class_turns(options.num, classes)
+        raise ValueError(f"label = {label}: must be {allowed}")
+    if label is not None:
+        return np.full(num, label, np.int32)
+    return class_turns(num, classes)
 
 
 def _write(out: Path, samples: Samples, labels: np.ndarray | None, step: int) -> list[Path]:

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from geonoise_jax import build
 from geonoise_jax import config as configs
 from geonoise_jax.evaluation import exact_summary
+from geonoise_jax.evaluation.point_files import PointFile, as_events, read_points
 from geonoise_jax.exact import Distribution, FiniteSet, Marginal, QuadratureWarning
 from geonoise_jax.exact.results import Analysis
 from geonoise_jax.process.process import Process
@@ -92,7 +93,7 @@ def evaluate(config: ConfigDict, out: Path, options: Options) -> str:
     Raises:
         ValueError: if an option, the config or the file of points is not as described; nothing is written then.
     """
-    given = None if options.points is None else read_points(options.points)
+    given = None if options.points is None else read_points(options.points, "points")
     with jax.enable_x64(True) if options.x64 else contextlib.nullcontext():
         law = _law(config, options)
         marginal = build.marginal(config, law, accuracy=options.accuracy)
@@ -103,26 +104,6 @@ def evaluate(config: ConfigDict, out: Path, options: Options) -> str:
             origin: dict[str, Any] = {"config": configs.dumps(config), "split": options.split or ""}
             np.savez_compressed(file, **arrays, **origin, accuracy=accuracy)
         return exact_summary.table(arrays, accuracy, marginal.mean_gain_problem())
-
-
-def read_points(path: Path) -> np.ndarray:
-    """Read observations from a .npy file, without running code that it may hold.
-
-    Raises:
-        ValueError: if it is no .npy file of real numbers, or holds no point or one that is not finite.
-    """
-    name = f"points = {str(path)!r}"
-    with path.open("rb") as file:
-        try:
-            points = np.lib.format.read_array(file, allow_pickle=False)
-        except (ValueError, EOFError, MemoryError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"{name}: not a readable .npy file of numbers ({reason})") from error
-    if points.dtype.kind not in "fiu":
-        raise ValueError(f"{name}: has dtype {points.dtype}; must be real numbers")
-    if points.ndim < 2 or points.size == 0:
-        raise ValueError(f"{name}: has shape {list(points.shape)}; must be one or more points, [B, *event] or [B, D]")
-    return points
 
 
 def named(result: Analysis) -> dict[str, Array]:
@@ -152,22 +133,9 @@ def _law(config: ConfigDict, options: Options) -> Distribution:
     return law
 
 
-def _given(marginal: Marginal, points: np.ndarray, options: Options) -> Queries:
-    """Take observations of the event's shape, or flattened.
-
-    Raises:
-        ValueError: if they have another shape or are not finite in the precision of the computation.
-    """
-    event, dim = marginal.event_shape, marginal.distribution.dim
-    name = f"points = {str(options.points)!r}"
-    if points.shape[1:] not in (event, (dim,)):
-        shapes = " or ".join(dict.fromkeys(str(["B", *shape]).replace("'", "") for shape in (event, (dim,))))
-        raise ValueError(f"{name}: has shape {list(points.shape)}; the config's data needs {shapes}")
-    with np.errstate(over="ignore"):
-        u = points.astype(np.dtype(jnp.result_type(float))).reshape(-1, *event)
-    bad = np.flatnonzero(~np.isfinite(u).reshape(len(u), -1).all(axis=1))
-    if bad.size:
-        raise ValueError(f"{name}: {bad.size} of {len(u)} points are not finite numbers, the first at index {bad[0]}")
+def _given(marginal: Marginal, points: PointFile, options: Options) -> Queries:
+    """Take observations of the event's shape, or flattened."""
+    u = as_events(points, marginal.event_shape)
     t = None if options.t is None else _turns(marginal.process, options.t, len(u))
     return Queries(jnp.asarray(u), None, t)
 
