@@ -123,11 +123,13 @@ SYSTEMS: dict[str, System] = {
     "eqm": System(_EQM, conditional=_EQM_ODE),
     "eqm_energy": System(_EQM_ENERGY, conditional=_EQM_ODE),
     # Kadkhodaie et al. 2026. Its first noise level drowns the data; more would only be longer. It stops where the
-    # error of a network hides the noise that is left, and does not smooth on.
+    # error of a network hides the noise that is left, and does not smooth on. The weight 1 / sigma is between that of
+    # the error of x, which high levels rule, and of the error relative to sigma, which low ones do: no preconditioner
+    # shrinks there what a blind network puts out.
     "bddm": System(
         {
-            **_process(spec("VE", t_min=0.01, t_max=20.0), "Signal", "LogUniform"),
-            "loss_weight": spec("EDM"),
+            **_process(spec("VE", t_min=0.05, t_max=20.0), "Signal", "LogUniform"),
+            "loss_weight": spec("NoisePower", exponent=-1.0),
             **_sampler("bddm", step_size=0.05, alpha=0.5, sigma_end=0.1, max_steps=1000),
         },
         conditional=None,
