@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from geonoise_jax import runtime
 # Exit status of a process that a signal ended, by the shell's convention.
 _SIGNAL_STATUS = {"SIGTERM": 143, "SIGINT": 130}
 _OVERRIDE = "--config."
-_FIGURES = ("excess_risk", "blind_sampling", "eqm_stop")
+_FIGURES = ("excess_risk", "log_density", "blind_sampling", "eqm_stop")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -180,11 +181,12 @@ def _add_figure(commands: argparse._SubParsersAction) -> None:
         "name",
         choices=_FIGURES,
         metavar="|".join(_FIGURES),
-        help="how far a trained network is from the exact field of its config, along training (--workdir); which blind "
-        "models an exact field lets sample; when descent of an equilibrium field may stop",
+        help="how far a trained network is from the exact field of its config, along training (--workdir); how far "
+        "a learnt log-density is from exact ones (--workdir); which blind models an exact field lets sample; when "
+        "descent of an equilibrium field may stop",
     )
     command.add_argument("--out", type=Path, help="file name without ending (default: NAME)")
-    command.add_argument("--workdir", type=Path, help="workdir of a training run: for excess_risk and eqm_stop")
+    command.add_argument("--workdir", type=Path, help="workdir of a training run; blind_sampling takes none")
     command.add_argument(
         "--option",
         action="append",
@@ -254,16 +256,15 @@ def _sample(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 
 
 def _figure(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
-    from geonoise_jax.evaluation import blind_sampling, eqm_stop, excess_risk
-
-    study: Any = {"blind_sampling": blind_sampling, "eqm_stop": eqm_stop, "excess_risk": excess_risk}[arguments.name]
-    if arguments.workdir is None and study is excess_risk:
-        raise ValueError("--workdir: must be given for excess_risk")
-    if arguments.workdir is not None and study is blind_sampling:
+    study: Any = importlib.import_module(f"geonoise_jax.evaluation.{arguments.name}")
+    of_run = arguments.name in ("excess_risk", "log_density")
+    if arguments.workdir is None and of_run:
+        raise ValueError(f"--workdir: must be given for {arguments.name}")
+    if arguments.workdir is not None and arguments.name == "blind_sampling":
         raise ValueError("--workdir: is no argument of blind_sampling, which is about exact fields")
     given, known = dict(arguments.option), [field.name for field in dataclasses.fields(study.Options)]
-    inputs = [arguments.workdir] if study is excess_risk else []
-    if study is eqm_stop and arguments.workdir is not None:
+    inputs = [arguments.workdir] if of_run else []
+    if arguments.name == "eqm_stop" and arguments.workdir is not None:
         given["workdir"] = arguments.workdir
     for name in given:
         if name not in known:

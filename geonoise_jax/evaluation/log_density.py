@@ -1,0 +1,152 @@
+"""How right a learnt log-density is: dual score matching against the exact densities of its data, level by level.
+
+At high noise the exact densities of the training set, of the population and of held-out points are one, so that the
+learnt density has one value to take, constant included. Below, the training set's density falls into its points; a
+network that generalises does not follow it there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from geonoise_jax import build
+from geonoise_jax.evaluation.excess_risk import laws
+from geonoise_jax.evaluation.restore import restore_field
+from geonoise_jax.exact import Distribution
+from geonoise_jax.fields import DensityField
+from geonoise_jax.figures import log_density as figure
+from geonoise_jax.figures import pictures
+from geonoise_jax.process.process import Process
+from geonoise_jax.progress import Progress
+from geonoise_jax.training.sharding import sampling_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Choices of the study.
+
+    Attributes:
+        num: observations per noise level.
+        levels: noise levels, evenly spaced in log(b / a) from t_min to t_max.
+        held_out: the split whose points are noised, which training did not see.
+        seed: seed of the noise and of the points, if there are more than ``num``.
+
+    Raises:
+        ValueError: if a number is too small.
+    """
+
+    num: int = 256
+    levels: int = 13
+    held_out: str = "test"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Validate the sizes."""
+        for name in ("num", "levels"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 2")
+
+
+class Study(NamedTuple):
+    """Log-densities in nats, at L noise levels and n observations each.
+
+    Attributes:
+        title: config and step.
+        dim: number of entries of an observation.
+        noise: noise-to-signal ratios b / a, ascending.
+        learnt: log p(u | t) of the network, normalised at t_max.
+        exact: that of each law of the data, by name.
+    """
+
+    title: str
+    dim: int
+    noise: Float[np.ndarray, "L"]
+    learnt: Float[np.ndarray, "L n"]
+    exact: dict[str, Float[np.ndarray, "L n"]]
+
+
+def run(folder: str | Path, out: str | Path, options: Options | None = None) -> str:
+    """Compare the log-density of a workdir's last checkpoint with exact ones; write ``OUT.npz`` and ``OUT.png``.
+
+    Returns:
+        The results as text.
+
+    Raises:
+        ValueError: if the folder is no workdir, or its network is no density.
+    """
+    study, out = measure(folder, options or Options()), Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {f"exact {name}": values for name, values in study.exact.items()}
+    arrays |= {name: value for name, value in study._asdict().items() if name != "exact"}
+    np.savez_compressed(out.with_name(out.name + ".npz"), **arrays)
+    pictures.save(figure.picture(study), out.with_name(out.name + ".png"))
+    return figure.table(study)
+
+
+def measure(folder: str | Path, options: Options) -> Study:
+    """Return all log-densities, computed on one device.
+
+    Raises:
+        ValueError: see :func:`run`.
+    """
+    trained = restore_field(folder, sampling_mesh(jax.devices()[:1]))
+    field, config = trained.field, trained.config
+    if not isinstance(field, DensityField):
+        raise ValueError(f"workdir = {str(folder)!r}: must hold a density (dual_score), not a {type(field).__name__}")
+    key_norm, key_rows, key_eps = jax.random.split(jax.random.key(options.seed), 3)
+    field = field.normalised(key_norm)
+    known, _ = laws(config)
+    points = build.finite_set(config, options.held_out)
+    rows = jax.random.choice(key_rows, points.num_points, (options.num,), options.num > points.num_points)
+    x = jnp.asarray(points.points)[rows]
+    learnt: list[np.ndarray] = []
+    exact: dict[str, list[np.ndarray]] = {name: [] for name in known}
+    progress = Progress("log density", options.levels, "noise levels")
+    noise = []
+    for u, t in _observations(field.process, x, key_eps, options.levels):
+        k = field.process.coeffs(t)
+        noise.append(float(k.b[0] / k.a[0]))
+        learnt.append(np.asarray(_learnt(field, u, t)))
+        for name, law in known.items():
+            exact[name].append(np.asarray(_exact(law, u, k.a, k.b)))
+        progress.update(len(noise))
+    progress.close()
+    stacked = {name: np.stack(values) for name, values in exact.items()}
+    return Study(_title(config, trained.step), x[0].size, np.asarray(noise), np.stack(learnt), stacked)
+
+
+def _observations(
+    process: Process, x: Float[Array, "n *event"], key: Array, levels: int
+) -> Iterator[tuple[Float[Array, "n *event"], Float[Array, "n"]]]:
+    schedule = process.schedule
+    low, high = (float(schedule.eta(jnp.asarray(t, x.dtype))) for t in (schedule.t_min, schedule.t_max))
+    for number, eta in enumerate(np.linspace(low, high, levels)):
+        level = jnp.clip(schedule.t_of_eta(jnp.asarray(eta, x.dtype)), schedule.t_min, schedule.t_max)
+        t = jnp.full(len(x), level)
+        eps = jax.random.normal(jax.random.fold_in(key, number), x.shape, x.dtype)
+        yield process.corrupt(x, eps, t), t
+
+
+def _title(config: ConfigDict, step: int) -> str:
+    return f"{config.data.name}, {config.schedule.name}, step {step}"
+
+
+@jax.jit
+def _learnt(field: DensityField, u: Float[Array, "n *event"], t: Float[Array, "n"]) -> Float[Array, "n"]:
+    return field.log_density(u, t)
+
+
+@jax.jit
+def _exact(
+    law: Distribution, u: Float[Array, "n *event"], a: Float[Array, "n"], b: Float[Array, "n"]
+) -> Float[Array, "n"]:
+    return law.log_density(u, a, b)

@@ -1,0 +1,62 @@
+"""Table and curves of a learnt log-density beside exact ones."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from geonoise_jax.figures.text import aligned
+
+if TYPE_CHECKING:
+    from geonoise_jax.evaluation.log_density import Study
+
+
+def table(study: Study) -> str:
+    """Return means over the held-out observations of each noise level, in nats."""
+    header, rows = ["b / a", "learnt"], []
+    for name in study.exact:
+        header += [f"exact, {name}", "difference", "spread"]
+    for level, noise in enumerate(study.noise):
+        row = [f"{noise:.3g}", f"{study.learnt[level].mean():.2f}"]
+        for values in study.exact.values():
+            difference = study.learnt[level] - values[level]
+            row += [f"{values[level].mean():.2f}", f"{difference.mean():+.2f}", f"{difference.std():.2f}"]
+        rows.append(row)
+    heading = (
+        f"{study.title}: log p(u | t) in nats, {study.dim} dimensions, means over {study.learnt.shape[1]} held-out "
+        "points\nwith noise; difference: learnt less exact; spread: its standard deviation over the observations."
+    )
+    return "\n".join([heading, "", *aligned([header, *rows], left=0)])
+
+
+def picture(study: Study) -> Image.Image:
+    """Return the mean log-densities by noise level, and the differences with their standard deviations."""
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    values, differences = figure.subplots(1, 2)
+    values.plot(study.noise, study.learnt.mean(1), color="black", marker=".", label="learnt")
+    differences.axhline(0.0, color="black", linewidth=0.8)
+    for number, (name, exact) in enumerate(study.exact.items()):
+        color, difference = f"C{number}", study.learnt - exact
+        values.plot(study.noise, exact.mean(1), color=color, linestyle="--", label=f"exact, {name}")
+        differences.errorbar(
+            study.noise, difference.mean(1), difference.std(1), color=color, marker=".", capsize=2, label=name
+        )
+    values.set_ylim(*_limits(study.learnt.mean(1)))
+    differences.set_yscale("symlog", linthresh=1.0)
+    for axes, label in ((values, "mean of log p(u | t), nats"), (differences, "learnt less exact, nats")):
+        axes.set(xscale="log", xlabel="noise-to-signal ratio b / a", ylabel=label)
+        axes.legend()
+    figure.suptitle(study.title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return Image.open(buffer)
+
+
+def _limits(means: np.ndarray) -> tuple[float, float]:
+    """Leave out where the density of the training set falls into its points."""
+    margin = 0.2 * np.ptp(means) + 1.0
+    return means.min() - margin, means.max() + margin

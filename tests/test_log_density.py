@@ -1,0 +1,91 @@
+"""The study of learnt log-densities: no difference where the network is exact, and its table, picture and refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from geonoise_jax import config
+from geonoise_jax.evaluation import log_density
+from geonoise_jax.evaluation.log_density import Options, Study
+from geonoise_jax.evaluation.restore import Trained
+from geonoise_jax.exact import FiniteSet, Gaussian
+from geonoise_jax.fields import DensityField, Preconditioner
+from geonoise_jax.figures import log_density as figure
+from geonoise_jax.process import schedules, targets
+from geonoise_jax.process.process import Process
+from geonoise_jax.training.train import train
+from tests.command_line import run
+from tests.stub_networks import Stub
+from tests.training_runs import circles
+
+SIGMA, DIM = 0.7, 3
+POINTS = SIGMA * np.random.default_rng(0).standard_normal((40, DIM)).astype(np.float32)
+
+
+def study_of(monkeypatch: pytest.MonkeyPatch, shift: float) -> Study:
+    """Of the exact density of Gaussian data, but for a constant below half of the noise levels."""
+
+    def network(_: None, v: jax.Array, feature: jax.Array, __: None) -> jax.Array:
+        pairing = v / 2 + 1 / DIM
+        correction = jnp.where(feature < 0, shift, 0.0) * jnp.exp(400 * feature) / SIGMA
+        return correction[:, None] * pairing / (pairing**2).sum(1, keepdims=True)
+
+    process = Process(schedules.VE(t_min=0.02, t_max=50.0), targets.Noise())
+    field = DensityField(None, Stub(network), process, (DIM,), False, preconditioner=Preconditioner(SIGMA))
+    facts: Any = None
+    trained = Trained(field, config.load("configs/circles.py:dual_score"), facts, 7)
+    monkeypatch.setattr(log_density, "restore_field", lambda *_: trained)
+    monkeypatch.setattr(log_density, "laws", lambda _: ({"population": Gaussian([0.0] * DIM, [SIGMA**2] * DIM)}, None))
+    monkeypatch.setattr(log_density.build, "finite_set", lambda *_: FiniteSet(POINTS))
+    return log_density.measure("run", Options(num=64, levels=6))
+
+
+def test_an_exact_density_differs_by_what_it_is_changed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of(monkeypatch, 0.0)
+    np.testing.assert_allclose(study.noise, np.geomspace(0.02, 50.0, 6), rtol=1e-4)
+    assert study.learnt.shape == (6, 64)
+    np.testing.assert_allclose(study.learnt, study.exact["population"], atol=1e-4)
+    shifted = study_of(monkeypatch, 2.0)
+    low = (study.noise < 1.0)[:, None]
+    np.testing.assert_allclose(shifted.learnt, study.learnt - np.where(low, 2.0, 0.0), atol=1e-4)
+    text = figure.table(shifted)
+    assert text.startswith("circles, VE, step 7: log p(u | t) in nats, 3 dimensions, means over 64 held-out points\n")
+    assert [float(line.split()[3]) for line in text.splitlines()[5:]] == [-2.0] * 3 + [0.0] * 3
+
+
+def test_study_of_a_run(tmp_path: Path) -> None:
+    choice = circles(tmp_path / "data", "dual_score", training__num_steps=20, model__class_conditional=False)
+    train(choice, tmp_path / "run")
+    ended = run("figure", "log_density", f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'new' / 'a'}")
+    assert ended.status == 0, ended.err
+    assert ended.out.splitlines()[-1] == str(tmp_path / "new" / "a.png")
+    arrays = np.load(tmp_path / "new" / "a.npz")
+    assert set(arrays) == {"title", "dim", "noise", "learnt", "exact population", "exact training set"}
+    assert arrays["learnt"].shape == arrays["exact population"].shape == (13, 256)
+    # At the highest level nothing is left to learn, and all are one.
+    for name in ("exact population", "exact training set"):
+        np.testing.assert_allclose(arrays[name][-1], arrays["learnt"][-1], atol=0.05)
+
+
+def test_a_field_that_is_no_density_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    study_of(monkeypatch, 0.0)
+    restore: Any = log_density.restore_field
+    field: Any = object()
+    trained = dataclasses.replace(restore(), field=field)
+    monkeypatch.setattr(log_density, "restore_field", lambda *_: trained)
+    with pytest.raises(ValueError, match=r"workdir = 'run': must hold a density \(dual_score\), not a object"):
+        log_density.measure("run", Options())
+
+
+def test_one_observation_or_level_is_too_few() -> None:
+    with pytest.raises(ValueError, match="num = 1: must be at least 2"):
+        Options(num=1)
+    with pytest.raises(ValueError, match="levels = 1: must be at least 2"):
+        Options(levels=1)
