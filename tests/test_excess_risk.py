@@ -127,7 +127,7 @@ def test_draws_are_those_of_training() -> None:
     assert (np.diff(one.t) > 0).all()
     eps, other_eps = ((d.u - d.target) / d.noise[:, None] for d in (one, other))
     np.testing.assert_allclose(eps, other_eps, atol=1e-2)
-    np.testing.assert_allclose(one.weight, one.noise**-2 + 4, rtol=1e-5)
+    np.testing.assert_allclose(one.weight, one.noise**-2 + 0.56**-2, rtol=1e-5)
 
 
 def test_standard_errors_are_those_of_stratified_draws() -> None:

@@ -29,7 +29,6 @@ import contextlib
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +38,7 @@ from jaxtyping import Float
 from geonoise_jax.exact import Distribution, FiniteSet, Gaussian, Marginal
 from geonoise_jax.fields import ExactField
 from geonoise_jax.figures import blind_sampling as figure
-from geonoise_jax.figures import pictures
+from geonoise_jax.figures.outputs import write
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import VE, Linear, VPLinear
 from geonoise_jax.process.targets import Equilibrium, Noise, Signal, Velocity, VPrediction
@@ -188,10 +187,7 @@ def run(out: str | Path, options: Options | None = None) -> str:
         The results as text.
     """
     study, out = measure(options or Options()), Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = _arrays(study)
-    np.savez_compressed(out.with_name(out.name + ".npz"), **arrays)
-    pictures.save(figure.picture(study), out.with_name(out.name + ".png"))
+    write(out, figure.picture(study), _arrays(study))
     return figure.table(study)
 
 

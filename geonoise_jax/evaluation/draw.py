@@ -17,6 +17,7 @@ from geonoise_jax.config import set_spec, spec
 from geonoise_jax.evaluation.point_files import as_events, read_points
 from geonoise_jax.evaluation.restore import Trained, restore_field
 from geonoise_jax.figures import pictures
+from geonoise_jax.figures.outputs import write
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import Samples, class_turns, generate
 from geonoise_jax.training.sharding import sampling_mesh
@@ -136,9 +137,7 @@ def class_labels(trained: Trained, num: int, label: int | None) -> np.ndarray | 
 
 
 def _write(out: Path, samples: Samples, labels: np.ndarray | None, step: int) -> list[Path]:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    png, npz = out.with_name(out.name + ".png"), out.with_name(out.name + ".npz")
-    pictures.save(pictures.sample_picture(samples.x[:_PICTURE], title=f"step {step}"), png)
     arrays: dict[str, Any] = {"samples": samples.x, "step": step, **samples.statistics}
-    np.savez_compressed(npz, **(arrays if labels is None else {**arrays, "labels": labels}))
-    return [png, npz]
+    if labels is not None:
+        arrays["labels"] = labels
+    return write(out, pictures.sample_picture(samples.x[:_PICTURE], title=f"step {step}"), arrays)

@@ -30,7 +30,7 @@ from geonoise_jax.evaluation.restore import restore_field
 from geonoise_jax.exact import FiniteSet
 from geonoise_jax.fields import Field
 from geonoise_jax.figures import eqm_stop as figure
-from geonoise_jax.figures import pictures
+from geonoise_jax.figures.outputs import write
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear
 from geonoise_jax.process.targets import Equilibrium
@@ -121,10 +121,7 @@ def run(out: str | Path, options: Options | None = None) -> str:
     """
     options, out = options or Options(), Path(out)
     cases = measure(options)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = _arrays(cases)
-    np.savez_compressed(out.with_name(out.name + ".npz"), **arrays)
-    pictures.save(figure.picture(cases), out.with_name(out.name + ".png"))
+    write(out, figure.picture(cases), _arrays(cases))
     return figure.table(cases, options)
 
 

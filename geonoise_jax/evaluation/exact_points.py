@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +21,7 @@ from geonoise_jax.evaluation import exact_summary
 from geonoise_jax.evaluation.point_files import PointFile, as_events, read_points
 from geonoise_jax.exact import Distribution, FiniteSet, Marginal, QuadratureWarning
 from geonoise_jax.exact.results import Analysis
+from geonoise_jax.figures.outputs import replacing
 from geonoise_jax.process.process import Process
 from geonoise_jax.progress import Progress
 
@@ -98,7 +97,7 @@ def evaluate(config: ConfigDict, out: Path, options: Options) -> str:
         law = _law(config, options)
         marginal = build.marginal(config, law, accuracy=options.accuracy)
         queries = _drawn(config, marginal, options) if given is None else _given(marginal, given, options)
-        with _replacing(out) as file:
+        with replacing(out) as file:
             arrays = _known(queries) | _in_batches(marginal, queries, _batch_size(law, queries, options))
             accuracy = marginal.accuracy_in(queries.u.dtype)
             origin: dict[str, Any] = {"config": configs.dumps(config), "split": options.split or ""}
@@ -196,24 +195,3 @@ def _in_batches(marginal: Marginal, queries: Queries, size: int) -> dict[str, np
 
 def _known(queries: Queries) -> dict[str, Any]:
     return {name: np.asarray(value) for name, value in queries._asdict().items() if value is not None}
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a draft that becomes ``path`` when the context ends well, and vanishes otherwise.
-
-    It is opened before the work is done, so that a folder that cannot be written to is found out first.
-
-    Raises:
-        ValueError: if ``path`` is a folder.
-    """
-    if path.is_dir():
-        raise ValueError(f"out = {str(path)!r}: is a folder; must be the name of a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("wb") as file:
-            yield file
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

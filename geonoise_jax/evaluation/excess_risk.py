@@ -36,7 +36,7 @@ from geonoise_jax.evaluation.restore import Trained, fresh_field, restore_field,
 from geonoise_jax.exact import Distribution, FiniteSet
 from geonoise_jax.fields import ExactField, Field
 from geonoise_jax.figures import excess_risk as figure
-from geonoise_jax.figures import pictures
+from geonoise_jax.figures.outputs import write
 from geonoise_jax.progress import Progress
 from geonoise_jax.training.checkpoint import DamagedCheckpointError
 from geonoise_jax.training.sharding import sampling_mesh
@@ -181,10 +181,7 @@ def run(folder: str | Path, out: str | Path, options: Options | None = None) -> 
     """
     study, out = measure(folder, options or Options()), Path(out)
     summary = summarise(study, _title(read_config(Path(folder))))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = _arrays(study, summary)
-    np.savez_compressed(out.with_name(out.name + ".npz"), **arrays)
-    pictures.save(figure.curves(summary), out.with_name(out.name + ".png"))
+    write(out, figure.curves(summary), _arrays(study, summary))
     return figure.table(summary)
 
 

@@ -24,7 +24,7 @@ from geonoise_jax.evaluation.restore import restore_field
 from geonoise_jax.exact import Distribution
 from geonoise_jax.fields import DensityField
 from geonoise_jax.figures import log_density as figure
-from geonoise_jax.figures import pictures
+from geonoise_jax.figures.outputs import write
 from geonoise_jax.process.process import Process
 from geonoise_jax.progress import Progress
 from geonoise_jax.training.sharding import sampling_mesh
@@ -84,11 +84,9 @@ def run(folder: str | Path, out: str | Path, options: Options | None = None) -> 
         ValueError: if the folder is no workdir, or its network is no density.
     """
     study, out = measure(folder, options or Options()), Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {f"exact {name}": values for name, values in study.exact.items()}
     arrays |= {name: value for name, value in study._asdict().items() if name != "exact"}
-    np.savez_compressed(out.with_name(out.name + ".npz"), **arrays)
-    pictures.save(figure.picture(study), out.with_name(out.name + ".png"))
+    write(out, figure.picture(study), arrays)
     return figure.table(study)
 
 
