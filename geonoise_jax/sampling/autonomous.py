@@ -64,7 +64,7 @@ def eqm_descent(
         u: observations to start from, usually noise at t_max.
         keys: not used: a deterministic sampler with the signature of the others.
         step_size: length of a step, in units of the field.
-        max_steps: largest number of field evaluations of a sample.
+        max_steps: largest number of field evaluations of a sample; three numbers are kept of each.
         tolerance: a sample stops when the root mean square of its field, |f| / sqrt(D), is at most this; 0 means that
             it stops only where the field vanishes.
 
