@@ -15,7 +15,7 @@ from geonoise_jax import runtime
 # Exit status of a process that a signal ended, by the shell's convention.
 _SIGNAL_STATUS = {"SIGTERM": 143, "SIGINT": 130}
 _OVERRIDE = "--config."
-_FIGURES = ("excess_risk", "log_density", "blind_sampling", "eqm_stop")
+_FIGURES = ("excess_risk", "log_density", "guidance", "blind_sampling", "eqm_stop")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -182,8 +182,9 @@ def _add_figure(commands: argparse._SubParsersAction) -> None:
         choices=_FIGURES,
         metavar="|".join(_FIGURES),
         help="how far a trained network is from the exact field of its config, along training (--workdir); how far "
-        "a learnt log-density is from exact ones (--workdir); which blind models an exact field lets sample; when "
-        "descent of an equilibrium field may stop",
+        "a learnt log-density is from exact ones (--workdir); what guidance does to a "
+        "class-conditional model (--workdir); which blind models an exact field lets sample; when descent of an "
+        "equilibrium field may stop",
     )
     command.add_argument("--out", type=Path, help="file name without ending (default: NAME)")
     command.add_argument("--workdir", type=Path, help="workdir of a training run; blind_sampling takes none")
@@ -257,7 +258,7 @@ def _sample(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 
 def _figure(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     study: Any = importlib.import_module(f"geonoise_jax.evaluation.{arguments.name}")
-    of_run = arguments.name in ("excess_risk", "log_density")
+    of_run = arguments.name in ("excess_risk", "log_density", "guidance")
     if arguments.workdir is None and of_run:
         raise ValueError(f"--workdir: must be given for {arguments.name}")
     if arguments.workdir is not None and arguments.name == "blind_sampling":

@@ -44,7 +44,7 @@ TYPES_ONLY: dict[str, set[str]] = {"figures": {"demo", "evaluation"}}
 LIBRARIES: dict[str, set[str]] = {
     "tensorflow": set(),
     "tensorflow_datasets": {"data"},
-    "sklearn": {"data"},
+    "sklearn": {"data", "evaluation"},
     "flax": {"nets", "training"},
     "optax": {"training"},
     "diffrax": {"sampling"},

@@ -1,0 +1,176 @@
+"""What classifier-free guidance buys and costs: more samples of the class that was asked for, less variety.
+
+The class of a sample is told by its nearest neighbours in the training set; their accuracy on held-out data says how
+far they can be trusted. What is lost in variety is told by the distance to held-out data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+from sklearn.neighbors import KNeighborsClassifier
+
+from geonoise_jax import build
+from geonoise_jax.evaluation.point_metrics import sliced_wasserstein
+from geonoise_jax.evaluation.restore import Trained, restore_field
+from geonoise_jax.fields import GuidedField
+from geonoise_jax.figures import guidance as figure
+from geonoise_jax.figures.outputs import write
+from geonoise_jax.process.schedules import Schedule
+from geonoise_jax.progress import Progress
+from geonoise_jax.sampling.generation import class_turns, generate
+from geonoise_jax.sampling.samplers import SAMPLERS
+from geonoise_jax.training.sharding import sampling_mesh
+
+_NEIGHBOURS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Choices of the study.
+
+    Attributes:
+        scales: guidance weights; 0 ignores the class, 1 is no guidance.
+        interval: noise levels, lowest and highest, for the runs whose guidance is limited; None: the middle half of
+            log(b / a). Autonomous samplers have no such runs.
+        num: samples per run, whose classes take turns.
+        held_out: the split that training did not see.
+        seed: seed of the samples.
+
+    Raises:
+        ValueError: if there is no scale or no sample.
+    """
+
+    scales: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
+    interval: tuple[float, float] | None = None
+    num: int = 500
+    held_out: str = "test"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Validate the sizes."""
+        if not self.scales:
+            raise ValueError("scales = (): must be one or more weights")
+        if self.num < 1:
+            raise ValueError(f"num = {self.num}: must be at least 1")
+
+
+class Run(NamedTuple):
+    """Samples at one scale.
+
+    Attributes:
+        scale: guidance weight.
+        interval: noise levels at which it was applied; None for all.
+        samples: samples in model space.
+        accuracy: share of them that are of the class that was asked for.
+        distance: sliced Wasserstein distance to the held-out data; not a number if a sample is not finite.
+    """
+
+    scale: float
+    interval: tuple[float, float] | None
+    samples: Float[np.ndarray, "n *event"]
+    accuracy: float
+    distance: float
+
+
+class Study(NamedTuple):
+    """All runs, and what they are compared with.
+
+    Attributes:
+        title: config and step.
+        labels: class that was asked for, of each sample.
+        runs: the runs.
+        accuracy: accuracy of the neighbours on held-out data.
+        floor: distance of as many training data to the held-out data.
+    """
+
+    title: str
+    labels: Int[np.ndarray, "n"]
+    runs: tuple[Run, ...]
+    accuracy: float
+    floor: float
+
+
+def run(folder: str | Path, out: str | Path, options: Options | None = None) -> str:
+    """Sample a class-conditional workdir at several guidance scales, and write ``OUT.npz`` and ``OUT.png``.
+
+    Returns:
+        The results as text.
+
+    Raises:
+        ValueError: if the folder is no workdir, or its network was not trained with and without classes.
+    """
+    study = measure(folder, options or Options())
+    columns = {name: np.asarray([getattr(each, name) for each in study.runs]) for name in Run._fields[2:]}
+    intervals = np.asarray([each.interval or (-np.inf, np.inf) for each in study.runs])
+    arrays: dict[str, Any] = {**columns, "interval": intervals, "scale": [each.scale for each in study.runs]}
+    write(Path(out), figure.picture(study), {**arrays, "labels": study.labels})
+    return figure.table(study)
+
+
+def measure(folder: str | Path, options: Options) -> Study:
+    """Return all runs, sampled over all devices.
+
+    Raises:
+        ValueError: see :func:`run`.
+    """
+    trained = restore_field(folder, sampling_mesh())
+    config = trained.config
+    labels = class_turns(options.num, trained.field.module.num_classes)
+    if labels is None or not config.model.label_dropout > 0.0:
+        raise ValueError(f"workdir = {str(folder)!r}: must hold a class-conditional model with model.label_dropout > 0")
+    (known, classes), (reference, true_classes) = (_labelled(config, split) for split in (None, options.held_out))
+    neighbours = KNeighborsClassifier(_NEIGHBOURS).fit(_flat(known), classes)
+    chosen, runs = _chosen(trained, options), []
+    progress = Progress("guidance", len(chosen), "runs")
+    for scale, interval in chosen:
+        samples = _samples(trained, scale, interval, labels, options.seed)
+        finite = np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
+        told = neighbours.predict(_flat(np.nan_to_num(samples)))
+        distance = sliced_wasserstein(samples, reference) if finite.all() else float("nan")
+        runs.append(Run(scale, interval, samples, float(np.mean(finite & (told == labels))), distance))
+        progress.update(len(runs))
+    progress.close()
+    rows = np.random.default_rng(options.seed).permutation(len(known))[: options.num]
+    floor = sliced_wasserstein(known[rows], reference)
+    title = f"{config.data.name}, {config.schedule.name}, {config.target.name}, step {trained.step}"
+    return Study(title, labels, tuple(runs), float(neighbours.score(_flat(reference), true_classes)), floor)
+
+
+def _chosen(trained: Trained, options: Options) -> list[tuple[float, tuple[float, float] | None]]:
+    """Return scale and interval of each run."""
+    everywhere: list[tuple[float, tuple[float, float] | None]] = [(scale, None) for scale in options.scales]
+    if not SAMPLERS[trained.config.sampling.sampler.name].timed:
+        return everywhere
+    interval = options.interval or _middle(trained.field.process.schedule)
+    return everywhere + [(scale, interval) for scale in options.scales if scale != 1.0]
+
+
+def _middle(schedule: Schedule) -> tuple[float, float]:
+    low, high = (float(schedule.eta(jnp.asarray(t))) for t in (schedule.t_min, schedule.t_max))
+    quarter = 0.25 * (high - low)
+    return float(schedule.t_of_eta(jnp.asarray(low + quarter))), float(schedule.t_of_eta(jnp.asarray(high - quarter)))
+
+
+def _samples(
+    trained: Trained, scale: float, interval: tuple[float, float] | None, labels: np.ndarray, seed: int
+) -> np.ndarray:
+    field = GuidedField(trained.field, scale, interval=interval)
+    options, mesh = build.sampling_options(trained.config), sampling_mesh()
+    return generate(field, jax.random.key(seed), len(labels), **options, labels=labels, mesh=mesh).x
+
+
+def _labelled(config: ConfigDict, split: str | None) -> tuple[Float[np.ndarray, "n *event"], Int[np.ndarray, "n"]]:
+    data = build.arrays(config, split)
+    return np.asarray(data.to_model(data.events)), np.asarray(data.labels)
+
+
+def _flat(points: Float[np.ndarray, "n *event"]) -> Float[np.ndarray, "n d"]:
+    return points.reshape(len(points), -1)

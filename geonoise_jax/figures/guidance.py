@@ -1,0 +1,74 @@
+"""Table and picture of samples at several guidance scales."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from geonoise_jax.figures.pictures import image_grid, to_pixels
+from geonoise_jax.figures.text import aligned
+
+if TYPE_CHECKING:
+    from geonoise_jax.evaluation.guidance import Run, Study
+
+_OF_A_CLASS = 2
+
+
+def table(study: Study) -> str:
+    """Return the runs as text, with the held-out data and the chance of guessing beside them."""
+    heading = (
+        f"{study.title}: {len(study.labels)} samples per run\n"
+        "of its class: share of samples whose nearest training data have the class that was asked for\n"
+        "distance: sliced 2-Wasserstein, to held-out data"
+    )
+    rows = [["scale", "noise levels", "of its class", "distance"]]
+    rows += [[f"{run.scale:g}", _levels(run), f"{run.accuracy:.1%}", f"{run.distance:.3f}"] for run in study.runs]
+    rows.append(["data", "", f"{study.accuracy:.1%}", f"{study.floor:.3f}"])
+    return "\n".join([heading, "", *aligned(rows, left=2)])
+
+
+def picture(study: Study) -> Image.Image:
+    """Return accuracy and distance by scale and, of images, some samples of each class."""
+    images = study.runs[0].samples.ndim == 4
+    figure = Figure(figsize=(5.0 + 9.0 * images, 2.4 + 0.75 * len(study.runs)), layout="constrained")
+    grid = figure.add_gridspec(2, 2 if images else 1, width_ratios=[1, 2] if images else None)
+    accuracy, distance = (figure.add_subplot(grid[row, 0]) for row in range(2))
+    _curve(accuracy, study, "accuracy", study.accuracy)
+    accuracy.set_ylabel("share of the class asked for")
+    _curve(distance, study, "distance", study.floor)
+    distance.set(xlabel="guidance scale", ylabel="distance to held-out data")
+    accuracy.legend(fontsize=8)
+    if images:
+        _show_samples(figure.add_subplot(grid[:, 1]), study)
+    figure.suptitle(study.title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return Image.open(buffer)
+
+
+def _curve(axes: Any, study: Study, name: str, reference: float) -> None:
+    for limited, label in ((False, "at all noise levels"), (True, "in the middle")):
+        runs = sorted((run for run in study.runs if (run.interval is not None) == limited), key=lambda run: run.scale)
+        if runs:
+            axes.plot([run.scale for run in runs], [getattr(run, name) for run in runs], marker=".", label=label)
+    axes.axhline(reference, color="0.6", linestyle="--", label="data")
+
+
+def _show_samples(axes: Any, study: Study) -> None:
+    order = np.argsort(study.labels, kind="stable")
+    firsts = [row for label in np.unique(study.labels) for row in order[study.labels[order] == label][:_OF_A_CLASS]]
+    tiles = np.concatenate([to_pixels(run.samples[firsts]) for run in study.runs])
+    shown = image_grid(tiles, columns=len(firsts))
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, aspect="equal")
+    height = shown.height / len(study.runs)
+    labels = [f"{run.scale:g}" + ("" if run.interval is None else " (middle)") for run in study.runs]
+    axes.set_yticks([(row + 0.5) * height for row in range(len(labels))], labels)
+    axes.set_xticks([])
+
+
+def _levels(run: Run) -> str:
+    return "all" if run.interval is None else f"{run.interval[0]:.3g} to {run.interval[1]:.3g}"

@@ -1,0 +1,114 @@
+"""The study of guidance: on a network that is exact for two points, and on a run through the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from geonoise_jax import config
+from geonoise_jax.config import ConfigDict
+from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.evaluation import guidance
+from geonoise_jax.evaluation.guidance import Options
+from geonoise_jax.evaluation.restore import Trained
+from geonoise_jax.fields import NetworkField
+from geonoise_jax.figures import guidance as figure
+from geonoise_jax.process import schedules, targets
+from geonoise_jax.process.process import Process
+from geonoise_jax.training.train import train
+from tests.command_line import run
+from tests.stub_networks import Stub
+from tests.training_runs import circles
+
+CLASSES = np.array([[[[1.0], [-1.0]]], [[[-1.0], [1.0]]]], np.float32)  # two images of 1 x 2 pixels
+CONFIG = config.override(config.load("configs/digits.py:flow_matching,blind,class_conditional"), [])
+
+
+def two_points(_: None, u: jax.Array, t: jax.Array, labels: jax.Array) -> jax.Array:
+    """The exact velocity: of one point for a class, of both, equally probable, for label 2."""
+    flat, points, level = u.reshape(len(u), 2), jnp.asarray(CLASSES.reshape(2, 2)), t[:, None] * 0.999
+    away = ((flat[:, None] - (1.0 - level)[:, None] * points[None]) ** 2).sum(-1)
+    both = jax.nn.softmax(-away / (2.0 * level**2), axis=1)
+    weights = jnp.where((labels < 2)[:, None], jax.nn.one_hot(labels, 2), both)
+    return ((flat - weights @ points) / level).reshape(u.shape)
+
+
+@pytest.fixture
+def restored(monkeypatch: pytest.MonkeyPatch) -> Trained:
+    process = Process(schedules.Linear(), targets.Velocity())
+    field = NetworkField(None, Stub(two_points, num_classes=2), process, (1, 2, 1), False)
+    facts: Any = None
+    trained = Trained(field, CONFIG, facts, 7)
+    points = np.repeat(CLASSES, 10, axis=0)
+    data = Arrays(events=points, labels=np.repeat([0, 1], 10).astype(np.int32), num_classes=2)
+    monkeypatch.setattr(guidance, "restore_field", lambda *_: trained)
+    monkeypatch.setattr(guidance.build, "arrays", lambda *_: data)
+    return trained
+
+
+def test_samples_are_of_the_class_that_guidance_asks_for(restored: Trained) -> None:
+    study = guidance.measure("run", Options(num=200, scales=(0.0, 1.0, 2.0)))
+    assert [(each.scale, each.interval is None) for each in study.runs] == [
+        (0.0, True),
+        (1.0, True),
+        (2.0, True),
+        (0.0, False),
+        (2.0, False),
+    ]
+    low, high = study.runs[-1].interval or (0.0, 0.0)
+    np.testing.assert_allclose(np.log([low / (1 - low), high / (1 - high)]), [-3.4534, 3.4534], rtol=1e-3)
+    nothing, plain, guided, partly_nothing, partly = study.runs
+    assert 0.35 < nothing.accuracy < 0.65
+    # Below the interval the class is asked for again, and its field leads to it from anywhere.
+    assert [each.accuracy for each in (plain, guided, partly_nothing, partly)] == [1.0] * 4
+    np.testing.assert_allclose(plain.samples, CLASSES[study.labels], atol=0.01)
+    assert plain.distance < 0.01
+    assert (study.accuracy, study.floor) == (1.0, 0.0)
+    assert restored.step == 7
+
+
+def test_the_table_and_the_picture(restored: Trained) -> None:
+    study = guidance.measure("run", Options(num=8, scales=(1.0, 3.0), interval=(0.25, 0.5)))
+    lines = figure.table(study).splitlines()
+    assert lines[0] == "digits, Linear, Velocity, step 7: 8 samples per run"
+    assert [line.split() for line in lines[6:]] == [
+        ["1", "all", "100.0%", f"{study.runs[0].distance:.3f}"],
+        ["3", "all", "100.0%", f"{study.runs[1].distance:.3f}"],
+        ["3", "0.25", "to", "0.5", "100.0%", f"{study.runs[2].distance:.3f}"],
+        ["data", "100.0%", "0.000"],
+    ]
+    assert figure.picture(study).size[0] > 1000
+    assert restored.config is CONFIG
+
+
+def small(folder: Path, **changes: Any) -> ConfigDict:
+    return circles(folder / "data", training__num_steps=20, sampling__num_steps=4, **changes)
+
+
+def test_study_of_a_run(tmp_path: Path) -> None:
+    """Vectors, whose picture has no samples, in an odd number."""
+    train(small(tmp_path), tmp_path / "run")
+    words = ("--option=num=33", "--option=scales=(1.0,3.0)", f"--out={tmp_path / 'new' / 'a'}")
+    ended = run("figure", "guidance", f"--workdir={tmp_path / 'run'}", *words)
+    assert ended.status == 0, ended.err
+    arrays = np.load(tmp_path / "new" / "a.npz")
+    assert set(arrays) == {"samples", "accuracy", "distance", "interval", "scale", "labels"}
+    assert arrays["samples"].shape == (3, 33, 3)
+    np.testing.assert_array_equal(arrays["scale"], [1.0, 3.0, 3.0])
+    assert (tmp_path / "new" / "a.png").exists()
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    train(small(tmp_path, model__label_dropout=0.0), tmp_path / "run")
+    ended = run("figure", "guidance", f"--workdir={tmp_path / 'run'}")
+    assert ended.err.endswith("must hold a class-conditional model with model.label_dropout > 0\n")
+    assert run("figure", "guidance").err == "geonoise figure: --workdir: must be given for guidance\n"
+    with pytest.raises(ValueError, match=r"scales = \(\): must be one or more weights"):
+        Options(scales=())
+    with pytest.raises(ValueError, match="num = 0: must be at least 1"):
+        Options(num=0)
