@@ -71,7 +71,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     extent.add_argument(
         "--quick", action="store_true", help="a try-out in under 2 minutes on 2 cores: too short for DDPM to learn"
     )
-    extent.add_argument("--all", action="store_true", help="every system, its own sampler: about an hour on 2 cores")
+    extent.add_argument("--all", action="store_true", help="every system, its own sampler: 45 minutes on 2 cores")
     command.set_defaults(run=_demo)
 
 
