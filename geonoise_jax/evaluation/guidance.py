@@ -7,6 +7,7 @@ far they can be trusted. What is lost in variety is told by the distance to held
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from geonoise_jax.sampling.samplers import SAMPLERS
 from geonoise_jax.training.sharding import sampling_mesh
 
 _NEIGHBOURS = 5
+_RATIO = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Options:
 
     Attributes:
         scales: guidance weights; 0 ignores the class, 1 is no guidance.
-        interval: noise levels, lowest and highest, for the runs whose guidance is limited; None: the middle half of
-            log(b / a). Autonomous samplers have no such runs.
+        interval: noise levels, lowest and highest, for the runs whose guidance is limited; None: where b / a is between
+            1 / 4 and 4. Autonomous samplers have no such runs.
         num: samples per run, whose classes take turns.
         held_out: the split that training did not see.
         seed: seed of the samples.
@@ -154,9 +156,8 @@ def _chosen(trained: Trained, options: Options) -> list[tuple[float, tuple[float
 
 
 def _middle(schedule: Schedule) -> tuple[float, float]:
-    low, high = (float(schedule.eta(jnp.asarray(t))) for t in (schedule.t_min, schedule.t_max))
-    quarter = 0.25 * (high - low)
-    return float(schedule.t_of_eta(jnp.asarray(low + quarter))), float(schedule.t_of_eta(jnp.asarray(high - quarter)))
+    low, high = (float(schedule.t_of_eta(jnp.asarray(eta))) for eta in (-math.log(_RATIO), math.log(_RATIO)))
+    return low, high
 
 
 def _samples(

@@ -34,8 +34,8 @@ def table(study: Study) -> str:
 def picture(study: Study) -> Image.Image:
     """Return accuracy and distance by scale and, of images, some samples of each class."""
     images = study.runs[0].samples.ndim == 4
-    figure = Figure(figsize=(5.0 + 9.0 * images, 2.4 + 0.75 * len(study.runs)), layout="constrained")
-    grid = figure.add_gridspec(2, 2 if images else 1, width_ratios=[1, 2] if images else None)
+    figure = Figure(figsize=(14.0 if images else 5.0, 4.8), layout="constrained")
+    grid = figure.add_gridspec(2, 2 if images else 1, width_ratios=[1, 3] if images else None)
     accuracy, distance = (figure.add_subplot(grid[row, 0]) for row in range(2))
     _curve(accuracy, study, "accuracy", study.accuracy)
     accuracy.set_ylabel("share of the class asked for")
@@ -52,7 +52,9 @@ def picture(study: Study) -> Image.Image:
 
 def _curve(axes: Any, study: Study, name: str, reference: float) -> None:
     for limited, label in ((False, "at all noise levels"), (True, "in the middle")):
-        runs = sorted((run for run in study.runs if (run.interval is not None) == limited), key=lambda run: run.scale)
+        # Without guidance there is nothing to limit: that run belongs to both curves.
+        runs = [run for run in study.runs if run.scale == 1.0 or (run.interval is not None) == limited]
+        runs.sort(key=lambda run: run.scale)
         if runs:
             axes.plot([run.scale for run in runs], [getattr(run, name) for run in runs], marker=".", label=label)
     axes.axhline(reference, color="0.6", linestyle="--", label="data")
