@@ -208,7 +208,8 @@ def test_noise_belongs_to_the_sample_and_the_draw() -> None:
     like = jnp.zeros((16, 3))
     noise = np.stack([fresh_noise(KEYS, jnp.asarray(i), like) for i in range(50)])
     assert len(np.unique(noise)) == noise.size
-    np.testing.assert_array_equal(fresh_noise(KEYS[3:5], jnp.asarray(7), like[3:5]), noise[7, 3:5])
+    # To rounding: how many samples are computed at once may change the last bit.
+    np.testing.assert_allclose(fresh_noise(KEYS[3:5], jnp.asarray(7), like[3:5]), noise[7, 3:5], rtol=1e-6)
     assert abs(noise.std() - 1.0) < 0.05
 
 
