@@ -11,7 +11,7 @@ import math
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -87,13 +87,13 @@ def test_model_space_to_pixels() -> None:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures behind the scatter plots that a test makes."""
     made: list[Figure] = []
-    render = pictures._to_image
+    render = pictures.to_image
 
     def record(figure: Figure) -> Image.Image:
         made.append(figure)
         return render(figure)
 
-    monkeypatch.setattr(pictures, "_to_image", record)
+    monkeypatch.setattr(pictures, "to_image", record)
     return made
 
 
@@ -164,8 +164,8 @@ def test_a_picture_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     save(old, path)
     assert Image.open(path).tobytes() == old.tobytes()
 
-    def torn(file: Path, **_: Any) -> None:
-        Path(file).write_bytes(b"half a pic")
+    def torn(file: IO[bytes], **_: Any) -> None:
+        file.write(b"half a pic")
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from ml_collections import ConfigDict
 
 from geonoise_jax import build
 from geonoise_jax.evaluation.excess_risk import laws
@@ -25,6 +24,7 @@ from geonoise_jax.exact import Distribution
 from geonoise_jax.fields import DensityField
 from geonoise_jax.figures import log_density as figure
 from geonoise_jax.figures.outputs import write
+from geonoise_jax.process import grids
 from geonoise_jax.process.process import Process
 from geonoise_jax.progress import Progress
 from geonoise_jax.training.sharding import sampling_mesh
@@ -119,23 +119,17 @@ def measure(folder: str | Path, options: Options) -> Study:
         progress.update(len(noise))
     progress.close()
     stacked = {name: np.stack(values) for name, values in exact.items()}
-    return Study(_title(config, trained.step), x[0].size, np.asarray(noise), np.stack(learnt), stacked)
+    title = f"{config.data.name}, {config.schedule.name}, step {trained.step}"
+    return Study(title, x[0].size, np.asarray(noise), np.stack(learnt), stacked)
 
 
 def _observations(
     process: Process, x: Float[Array, "n *event"], key: Array, levels: int
 ) -> Iterator[tuple[Float[Array, "n *event"], Float[Array, "n"]]]:
-    schedule = process.schedule
-    low, high = (float(schedule.eta(jnp.asarray(t, x.dtype))) for t in (schedule.t_min, schedule.t_max))
-    for number, eta in enumerate(np.linspace(low, high, levels)):
-        level = jnp.clip(schedule.t_of_eta(jnp.asarray(eta, x.dtype)), schedule.t_min, schedule.t_max)
-        t = jnp.full(len(x), level)
+    for number, level in enumerate(grids.log_snr(process.schedule, levels - 1)[::-1]):
+        t = jnp.full(len(x), level, x.dtype)
         eps = jax.random.normal(jax.random.fold_in(key, number), x.shape, x.dtype)
         yield process.corrupt(x, eps, t), t
-
-
-def _title(config: ConfigDict, step: int) -> str:
-    return f"{config.data.name}, {config.schedule.name}, step {step}"
 
 
 @jax.jit

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax.figures.pictures import to_image
 from geonoise_jax.figures.text import aligned
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ def picture(study: Study) -> Image.Image:
     _plot_distances(study, halves[0].subplots())
     _plot_samples(study, halves[1])
     figure.suptitle("Sampling with exact fields that do not see the noise level: 16 points on a circle in R^D")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return Image.open(buffer)
+    return to_image(figure)
 
 
 def _distances(study: Study) -> list[list[str]]:

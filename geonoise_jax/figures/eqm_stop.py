@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax.figures.pictures import to_image
 from geonoise_jax.figures.text import aligned
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ def picture(cases: Sequence[Case]) -> Image.Image:
     figure.suptitle(
         "Adaptive stop (histograms, mean dotted) and fixed budget (dashed) at the same distance to the data"
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return Image.open(buffer)
+    return to_image(figure)
 
 
 def _row(case: Case) -> list[str]:

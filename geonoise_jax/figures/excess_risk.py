@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax.figures.pictures import to_image
 from geonoise_jax.figures.text import aligned
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ def curves(summary: Summary) -> Image.Image:
     _plot_excess(summary, excess)
     _plot_levels(summary, levels)
     figure.suptitle(summary.title)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return Image.open(buffer)
+    return to_image(figure, dpi=120)
 
 
 def _heading(summary: Summary) -> str:

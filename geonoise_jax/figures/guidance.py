@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from geonoise_jax.figures.pictures import image_grid, to_pixels
+from geonoise_jax.figures.pictures import image_grid, to_image, to_pixels
 from geonoise_jax.figures.text import aligned
 
 if TYPE_CHECKING:
@@ -45,9 +44,7 @@ def picture(study: Study) -> Image.Image:
     if images:
         _show_samples(figure.add_subplot(grid[:, 1]), study)
     figure.suptitle(study.title)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return Image.open(buffer)
+    return to_image(figure)
 
 
 def _curve(axes: Any, study: Study, name: str, reference: float) -> None:

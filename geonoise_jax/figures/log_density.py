@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax.figures.pictures import to_image
 from geonoise_jax.figures.text import aligned
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ def picture(study: Study) -> Image.Image:
         axes.set(xscale="log", xlabel="noise-to-signal ratio b / a", ylabel=label)
         axes.legend()
     figure.suptitle(study.title)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return Image.open(buffer)
+    return to_image(figure, dpi=120)
 
 
 def _limits(means: np.ndarray) -> tuple[float, float]:

@@ -11,8 +11,6 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from geonoise_jax.figures import pictures
-
 
 def write(out: Path, picture: Image.Image, arrays: Mapping[str, Any]) -> list[Path]:
     """Write ``OUT.png`` and ``OUT.npz``, making their folder, and return their paths.
@@ -23,7 +21,8 @@ def write(out: Path, picture: Image.Image, arrays: Mapping[str, Any]) -> list[Pa
         arrays: arrays by name.
     """
     png, npz = (out.with_name(out.name + ending) for ending in (".png", ".npz"))
-    pictures.save(picture, png)
+    with replacing(png) as file:
+        picture.save(file, format="PNG")
     with replacing(npz) as file:
         np.savez_compressed(file, **arrays)
     return [png, npz]

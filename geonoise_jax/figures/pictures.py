@@ -11,6 +11,8 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax.figures.outputs import replacing
+
 _MIN_TILE = 32
 _BORDER = 1
 _BACKGROUND = 255
@@ -67,7 +69,7 @@ def scatter(
     panel.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="PC 1", ylabel="PC 2")
     panel.set_title(title + (f"  ({outside} outside)" if outside else ""))
     panel.legend(loc="upper right")
-    return _to_image(figure)
+    return to_image(figure)
 
 
 def sample_picture(
@@ -79,10 +81,8 @@ def sample_picture(
 
 def save(picture: Image.Image, path: Path) -> None:
     """Write a PNG, making its folder; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    picture.save(draft, format="PNG")
-    draft.replace(path)
+    with replacing(path) as file:
+        picture.save(file, format="PNG")
 
 
 def _finite_rows(points: np.ndarray) -> Float[np.ndarray, "n d"]:
@@ -101,7 +101,8 @@ def _principal_plane(
     return (base - center) @ axes.T, (points - center) @ axes.T
 
 
-def _to_image(figure: Figure) -> Image.Image:
+def to_image(figure: Figure, dpi: int = 110) -> Image.Image:
+    """Render a figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=dpi)
     return Image.open(buffer)

@@ -36,7 +36,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import Process, expand
 from geonoise_jax.sampling import checks
-from geonoise_jax.sampling.blind import check_blind, check_fraction, evaluate_blind, root_mean_square, running
+from geonoise_jax.sampling.blind import check_blind, evaluate_blind, running
 from geonoise_jax.sampling.outcome import Outcome
 from geonoise_jax.sampling.readout import level_of_products, tells_level
 
@@ -143,7 +143,7 @@ def _descend(
     accumulate: bool,
 ) -> Outcome:
     checks.real("step_size", step_size, open_low=True)
-    check_fraction("momentum", momentum)
+    checks.fraction("momentum", momentum)
     checks.real("tolerance", tolerance)
     checks.integer("max_steps", max_steps, low=1)
     check_descent(field)
@@ -151,12 +151,13 @@ def _descend(
     def body(state: _Descent) -> _Descent:
         point = state.u + momentum * state.shift
         r = evaluate_blind(field, point)
-        norm = root_mean_square(r)
+        products = _products(point, r)
+        norm = jnp.sqrt(products[2])
         # A sample whose field is not a number stops too: it cannot recover.
         going = state.active & (norm > tolerance)
         moved = (point if accumulate else state.u) - step_size * r
         stopped = jnp.where(expand(state.active, u), point, state.u)
-        seen = jnp.where(state.active[None], _products(point, r), jnp.nan)
+        seen = jnp.where(state.active[None], products, jnp.nan)
         after = jnp.where(expand(going, u), moved, stopped)
         return _Descent(
             state.step + 1,

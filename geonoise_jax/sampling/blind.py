@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from geonoise_jax.fields import Field
-from geonoise_jax.sampling import checks
 
 
 def running(state: Any, max_steps: int) -> Bool[Array, ""]:
@@ -34,14 +33,3 @@ def check_blind(field: Field) -> None:
     """
     if not field.blind:
         raise ValueError("field.blind = False: must be True, as an autonomous sampler has no noise level to give")
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Require a number in [0, 1).
-
-    Raises:
-        ValueError: naming the option and its value.
-    """
-    checks.real(name, value)
-    if value >= 1.0:
-        raise ValueError(f"{name} = {value!r}: must be a number in [0, 1)")

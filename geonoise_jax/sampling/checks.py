@@ -27,6 +27,17 @@ def real(
         raise ValueError(f"{name} = {value!r}: must be a number in {opening}{low:g}, {high:g}{closing}")
 
 
+def fraction(name: str, value: float) -> None:
+    """Require a number in [0, 1).
+
+    Raises:
+        ValueError: naming the option and its value.
+    """
+    real(name, value)
+    if value >= 1.0:
+        raise ValueError(f"{name} = {value!r}: must be a number in [0, 1)")
+
+
 def integer(name: str, value: int, *, low: int) -> None:
     """Require an integer of at least ``low``.
 

@@ -35,7 +35,7 @@ from geonoise_jax.process.process import expand
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.process.targets import Signal
 from geonoise_jax.sampling import checks
-from geonoise_jax.sampling.blind import check_blind, check_fraction, evaluate_blind, root_mean_square, running
+from geonoise_jax.sampling.blind import check_blind, evaluate_blind, root_mean_square, running
 from geonoise_jax.sampling.outcome import Outcome
 from geonoise_jax.sampling.stepping import fresh_noise
 
@@ -75,7 +75,7 @@ def bddm(
     """
     check_denoiser(field)
     checks.real("step_size", step_size, open_low=True)
-    check_fraction("alpha", alpha)
+    checks.fraction("alpha", alpha)
     checks.integer("max_steps", max_steps, low=1)
     if sigma_end is None:
         sigma_end = _last_level(field.process.schedule)
