@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
@@ -21,6 +20,7 @@ from geonoise_jax import build, config
 from geonoise_jax.evaluation.point_metrics import sliced_wasserstein
 from geonoise_jax.evaluation.restore import restore_field
 from geonoise_jax.figures import demo_report, pictures
+from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import duration
 from geonoise_jax.sampling.generation import sample
 from geonoise_jax.training import metrics
@@ -160,7 +160,7 @@ def _outcome(model: str, choice: ConfigDict, folder: Path, num: int, held_out: n
 def _draw(choice: ConfigDict, folder: Path, num: int) -> np.ndarray:
     mesh = sampling_mesh()
     field = restore_field(folder, mesh).field
-    return sample(field, jax.random.key(1), num, **build.sampling_options(choice), mesh=mesh)
+    return sample(field, root_key(1), num, **build.sampling_options(choice), mesh=mesh)
 
 
 def _points(choice: ConfigDict, split: str) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import http.server
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -21,6 +23,8 @@ import tensorflow_datasets as tfds
 from geonoise_jax.data import CirclesSpec, load_arrays, prepare, public
 from geonoise_jax.data.circles import Circles
 
+# The package has a function of the same name.
+prepare_module = importlib.import_module("geonoise_jax.data.prepare")
 SMALL: dict[str, Any] = {"num_train": 30, "num_test": 10}
 
 
@@ -195,10 +199,12 @@ def test_concurrent_callers_write_once(tmp_path: Path, monkeypatch: pytest.Monke
         return draw(spec, split)
 
     monkeypatch.setattr(CirclesSpec, "draw", slow_draw)
+    stdout = sys.stdout
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         builders = list(pool.map(lambda _: prepare("circles", data_dir=tmp_path, builder_kwargs=SMALL), range(4)))
     assert written_splits == ["train", "test"]
-    assert all(builder.is_prepared() for builder in builders)
+    assert all(sorted(builder.info.splits) == ["test", "train"] for builder in builders)
+    assert sys.stdout is stdout
 
 
 def test_concurrent_processes_load_the_same(tmp_path: Path) -> None:
@@ -211,6 +217,33 @@ print(arrays.events.tobytes().hex())
     outputs = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     assert outputs[0] == outputs[1] != ""
+
+
+@pytest.mark.parametrize("moment", ["made", "waiting"])
+def test_no_builder_made_before_another_process_was_done_is_used(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would know of no splits. The other process is done right after the builder is made, or while we wait."""
+    make, locked = prepare_module._builder, prepare_module._locked
+    other = Circles.of(CirclesSpec(**SMALL), data_dir=tmp_path, file_format="array_record")
+    events = []
+
+    def made(*arguments: Any) -> tfds.core.DatasetBuilder:
+        builder = make(*arguments)
+        if moment == "made" and not events:
+            events.append(other.download_and_prepare())
+        return builder
+
+    @contextlib.contextmanager
+    def waited(folder: Path) -> Iterator[None]:
+        events.append(other.download_and_prepare())
+        with locked(folder):
+            yield
+
+    monkeypatch.setattr(prepare_module, "_builder", made)
+    monkeypatch.setattr(prepare_module, "_locked", waited)
+    assert len(load_arrays("circles", "train", data_dir=tmp_path, builder_kwargs=SMALL)) == 30
+    assert len(events) == 1
 
 
 def test_a_faster_host_without_our_lock_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import fcntl
 import io
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # Data sets of this package: they need neither a download nor TensorFlow.
 OWN = ("circles", "digits")
 FORMAT = "array_record"
+# Standard output and the verbosity belong to the whole process: threads that mute them take turns.
+_MUTING = threading.RLock()
 
 
 def prepare(
@@ -41,13 +44,13 @@ def prepare(
       ValueError: unknown name or keyword, or a public data set that cannot be prepared here (the message says how).
     """
     builder = _builder(name, data_dir, builder_kwargs)
-    if _is_prepared(builder):  # before the lock: a read-only data folder is fine
-        return builder
-    if builder.name not in OWN:
-        require_tensorflow(builder, FORMAT)
-    with _locked(Path(builder.data_dir_root) / builder.name):
-        if not _is_prepared(builder):  # another process may have been faster
-            _write(builder)
+    if not _is_prepared(builder):  # before the lock: a read-only data folder is fine
+        if builder.name not in OWN:
+            require_tensorflow(builder, FORMAT)
+        with _locked(Path(builder.data_dir_root) / builder.name):
+            if not _is_prepared(builder):  # another process may have been faster
+                _write(builder)
+    # A builder reads its metadata when it is made: one made before the files were complete knows of no splits.
     return _builder(name, data_dir, builder_kwargs)
 
 
@@ -138,13 +141,14 @@ def _quiet() -> Iterator[None]:
 
     The standard error stream is left alone: redirecting it would bind logging handlers made meanwhile to the sink.
     """
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
+    with _MUTING:
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield
+        finally:
+            logging.set_verbosity(verbosity)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,6 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -39,6 +38,7 @@ from geonoise_jax.exact import Distribution, FiniteSet, Gaussian, Marginal
 from geonoise_jax.fields import ExactField
 from geonoise_jax.figures import blind_sampling as figure
 from geonoise_jax.figures.outputs import write
+from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import VE, Linear, VPLinear
 from geonoise_jax.process.targets import Equilibrium, Noise, Signal, Velocity, VPrediction
@@ -281,7 +281,7 @@ def _on_gaussian(system: System, options: Options) -> tuple[np.ndarray, np.ndarr
 
 
 def _draw(system: System, law: Distribution, options: Options, num: int, blind: bool) -> np.ndarray:
-    field, key = exact_field(law, system.process, blind), jax.random.key(options.seed)
+    field, key = exact_field(law, system.process, blind), root_key(options.seed)
     if blind and system.descends:
         return sample(field, key, num, "eqm_descent", step_size=_DESCENT_STEP, max_steps=2 * options.num_steps)
     return sample(field, key, num, "heun", options.num_steps, grid="log_snr")

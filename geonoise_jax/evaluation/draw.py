@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -18,6 +17,7 @@ from geonoise_jax.evaluation.point_files import as_events, read_points
 from geonoise_jax.evaluation.restore import Trained, restore_field
 from geonoise_jax.figures import pictures
 from geonoise_jax.figures.outputs import write
+from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import Samples, class_turns, generate
 from geonoise_jax.training.sharding import sampling_mesh
@@ -85,7 +85,7 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     progress = Progress("sample", num, "samples")
     samples = generate(
         build.sampling_field(choice, trained.field),
-        jax.random.key(options.seed),
+        root_key(options.seed),
         num,
         **build.sampling_options(choice),
         x=x,

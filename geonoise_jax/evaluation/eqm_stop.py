@@ -31,6 +31,7 @@ from geonoise_jax.exact import FiniteSet
 from geonoise_jax.fields import Field
 from geonoise_jax.figures import eqm_stop as figure
 from geonoise_jax.figures.outputs import write
+from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear
 from geonoise_jax.process.targets import Equilibrium
@@ -140,7 +141,7 @@ def measure(options: Options) -> list[Case]:
 
 def starts(process: Process, points: Float[np.ndarray, "m *event"], options: Options) -> Float[Array, "S*n *event"]:
     """Return the observations of all starts, in the order of ``STARTS``."""
-    key_noise, key_mixed, key_rows = jax.random.split(jax.random.key(options.seed), 3)
+    key_noise, key_mixed, key_rows = jax.random.split(root_key(options.seed), 3)
     x = jnp.asarray(points)[jax.random.randint(key_rows, (options.num,), 0, len(points))]
     t = jnp.linspace(process.schedule.t_min, process.schedule.t_max, options.num)
     mixed = process.corrupt(x, jax.random.normal(key_mixed, x.shape, x.dtype), t.astype(x.dtype))

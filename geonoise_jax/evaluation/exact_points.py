@@ -22,6 +22,7 @@ from geonoise_jax.evaluation.point_files import PointFile, as_events, read_point
 from geonoise_jax.exact import Distribution, FiniteSet, Marginal, QuadratureWarning
 from geonoise_jax.exact.results import Analysis
 from geonoise_jax.figures.outputs import replacing
+from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.progress import Progress
 
@@ -142,7 +143,7 @@ def _given(marginal: Marginal, points: PointFile, options: Options) -> Queries:
 def _drawn(config: ConfigDict, marginal: Marginal, options: Options) -> Queries:
     """Draw data and noise, and noise levels unless they are given."""
     num = options.num or 0
-    data_key, noise_key, time_key = jax.random.split(jax.random.key(options.seed), 3)
+    data_key, noise_key, time_key = jax.random.split(root_key(options.seed), 3)
     t = build.time_law(config).sample(time_key, num)
     if options.t is not None:
         t = _turns(marginal.process, options.t, num)

@@ -37,6 +37,7 @@ from geonoise_jax.exact import Distribution, FiniteSet
 from geonoise_jax.fields import ExactField, Field
 from geonoise_jax.figures import excess_risk as figure
 from geonoise_jax.figures.outputs import write
+from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
 from geonoise_jax.training.checkpoint import DamagedCheckpointError
 from geonoise_jax.training.sharding import sampling_mesh
@@ -224,7 +225,7 @@ def draw(config: ConfigDict, law: FiniteSet, options: Options) -> Draws:
 
     The noise and the noise levels depend on the seed alone, so that two splits share them.
     """
-    key_t, key_eps = jax.random.split(jax.random.key(options.seed))
+    key_t, key_eps = jax.random.split(root_key(options.seed))
     rng, size = np.random.default_rng(options.seed), law.num_points
     rows = np.concatenate([rng.permutation(size) for _ in range(-(-options.num // size))])[: options.num]
     x = law.points[rows]

@@ -11,7 +11,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,6 +23,7 @@ from geonoise_jax.evaluation.restore import Trained, restore_field
 from geonoise_jax.fields import GuidedField
 from geonoise_jax.figures import guidance as figure
 from geonoise_jax.figures.outputs import write
+from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import class_turns, generate
@@ -165,7 +165,7 @@ def _samples(
 ) -> np.ndarray:
     field = GuidedField(trained.field, scale, interval=interval)
     options, mesh = build.sampling_options(trained.config), sampling_mesh()
-    return generate(field, jax.random.key(seed), len(labels), **options, labels=labels, mesh=mesh).x
+    return generate(field, root_key(seed), len(labels), **options, labels=labels, mesh=mesh).x
 
 
 def _labelled(config: ConfigDict, split: str | None) -> tuple[Float[np.ndarray, "n *event"], Int[np.ndarray, "n"]]:

@@ -25,6 +25,7 @@ from geonoise_jax.fields import DensityField
 from geonoise_jax.figures import log_density as figure
 from geonoise_jax.figures.outputs import write
 from geonoise_jax.process import grids
+from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.progress import Progress
 from geonoise_jax.training.sharding import sampling_mesh
@@ -100,7 +101,7 @@ def measure(folder: str | Path, options: Options) -> Study:
     field, config = trained.field, trained.config
     if not isinstance(field, DensityField):
         raise ValueError(f"workdir = {str(folder)!r}: must hold a density (dual_score), not a {type(field).__name__}")
-    key_norm, key_rows, key_eps = jax.random.split(jax.random.key(options.seed), 3)
+    key_norm, key_rows, key_eps = jax.random.split(root_key(options.seed), 3)
     field = field.normalised(key_norm)
     known, _ = laws(config)
     points = build.finite_set(config, options.held_out)

@@ -43,7 +43,7 @@ def restore_field(folder: str | Path, mesh: Mesh, step: int | None = None) -> Tr
     """
     folder = Path(folder)
     config, facts, module = _network(folder)
-    shapes = jax.eval_shape(functools.partial(init_params, module, facts.event_shape), jax.random.key(0))
+    shapes = jax.eval_shape(functools.partial(init_params, module, facts.event_shape), init_key(0))
     where = sharding.replicated(mesh)
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes)
     checkpoints = Checkpoints(folder, read_only=True)

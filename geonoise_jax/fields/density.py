@@ -26,6 +26,7 @@ from jaxtyping import ArrayLike as ArrayLike
 from geonoise_jax.fields.energy import total
 from geonoise_jax.fields.network import META_FIELDS, NetworkField
 from geonoise_jax.fields.preconditioning import Preconditioner
+from geonoise_jax.process.keys import threefry
 from geonoise_jax.process.process import check_start
 from geonoise_jax.process.schedules import ScheduleCoeffs
 from geonoise_jax.process.targets import Target
@@ -125,7 +126,7 @@ class DensityField(NetworkField):
         self._refuse_labels()
         schedule = self.process.schedule
         check_start(schedule)
-        z = jax.random.normal(key, (num, *self.event_shape))
+        z = jax.random.normal(threefry(key), (num, *self.event_shape))
         t = jnp.full(num, schedule.t_max, z.dtype)
         c_in = (self.preconditioner or _GAUSSIAN).scales(self.predicted, t[0]).c_in
         gaussian = 0.5 * total(z * z) + self._dim * (0.5 * math.log(2.0 * math.pi) - jnp.log(c_in))

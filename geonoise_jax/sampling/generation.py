@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from geonoise_jax.fields import Field
 from geonoise_jax.process.grids import GRIDS
+from geonoise_jax.process.keys import root_key, threefry
 from geonoise_jax.process.process import Process, check_start
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.sampling.samplers import Sampler, find
@@ -76,7 +77,7 @@ def generate(
 
     Args:
         field: any Field: exact or trained, blind or conditional.
-        key: PRNG key.
+        key: PRNG key of any kind.
         num: number of samples.
         sampler: a name of ``samplers.SAMPLERS``.
         num_steps: number of steps of the grid; adaptive and autonomous samplers have no grid.
@@ -110,7 +111,8 @@ def generate(
         _check_noise_start(fixed["within"], start_time)
     run = functools.partial(_sample_batch, **fixed)
     batches = []
-    for start, size, (keys, *data) in _batches(key, num, batch_size, mesh, x, labels):
+    # Threefry from here on: the draws of other kinds of keys depend on the batch that a key is in.
+    for start, size, (keys, *data) in _batches(threefry(key), num, batch_size, mesh, x, labels):
         batches.append(jax.tree.map(lambda rows, size=size: np.asarray(rows)[:size], run(field, keys, *data)))
         if on_batch is not None:
             on_batch(start + size, num)
@@ -162,7 +164,7 @@ def check(
     if not x:
         _check_noise_start(fixed["within"], start_time)
     _check_sizes(1, 1 if batch_size is None else batch_size, None)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    keys = jax.eval_shape(lambda: jax.random.split(root_key(0), 2))
     data = jax.ShapeDtypeStruct((2, *field.event_shape), jnp.result_type(float)) if x else None
     classes = jax.ShapeDtypeStruct((2,), jnp.int32) if labels else None
     jax.eval_shape(functools.partial(_sample_batch, **fixed), field, keys, data, classes)

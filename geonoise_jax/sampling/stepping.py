@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from geonoise_jax.fields import Field
+from geonoise_jax.process.keys import threefry
 
 State = TypeVar("State", bound=PyTree)
 
@@ -60,9 +61,12 @@ def march(
 def fresh_noise(
     keys: Key[Array, "b"], number: Int[Array, ""], like: Float[Array, "b *event"]
 ) -> Float[Array, "b *event"]:
-    """Return standard normal noise; that of sample i depends on ``keys[i]`` and the number of the draw alone."""
+    """Return standard normal noise; that of sample i depends on ``keys[i]`` and the number of the draw alone.
+
+    Keys of any kind: see ``process.keys``.
+    """
 
     def draw(key: Key[Array, ""]) -> Float[Array, "*event"]:
         return jax.random.normal(jax.random.fold_in(key, number), like.shape[1:], like.dtype)
 
-    return jax.vmap(draw)(keys)
+    return jax.vmap(draw)(threefry(keys))

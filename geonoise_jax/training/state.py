@@ -11,6 +11,8 @@ import optax
 from clu import metrics
 from jaxtyping import Array, Key, PyTree
 
+from geonoise_jax.process.keys import root_key
+
 # Means over the steps since the last logged one; in the state, so that a resumed run logs the same numbers.
 WindowMetrics: Any = metrics.Collection.create(
     **{name: metrics.Average.from_output(name) for name in ("loss", "grad_norm", "update_norm")}
@@ -41,11 +43,6 @@ def init_params(module: Any, event_shape: tuple[int, ...], key: Key[Array, ""]) 
     u = jnp.zeros((1, *event_shape))
     labels = jnp.zeros(1, jnp.int32) if module.num_classes else None
     return module.init(key, u, jnp.zeros(1) if module.conditional else None, labels)["params"]
-
-
-def root_key(seed: int) -> Key[Array, ""]:
-    """Return the key of all randomness of a run; its bits do not depend on how an array is sharded."""
-    return jax.random.key(seed, impl="threefry2x32")
 
 
 def init_key(seed: int) -> Key[Array, ""]:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from geonoise_jax import build
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.figures import pictures
+from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import check, class_turns, sample
 from geonoise_jax.training import ema, sharding, workdir
@@ -30,7 +31,7 @@ from geonoise_jax.training.interrupt import StopRequest
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.metrics import MetricsLog
 from geonoise_jax.training.optimizer import learning_rate, optimizer
-from geonoise_jax.training.state import TrainState, init_key, init_state, root_key
+from geonoise_jax.training.state import TrainState, init_key, init_state
 from geonoise_jax.training.step import StepReport, make_step
 
 _LOG = logging.getLogger(__name__)
@@ -241,7 +242,7 @@ def draw_samples(setup: Setup, step: int, params: PyTree[Array]) -> None:
     field = build.network_field(setup.config, setup.module, params, setup.data.event_shape)
     samples = sample(
         build.sampling_field(setup.config, field),
-        jax.random.key(setup.config.seed),
+        root_key(setup.config.seed),
         num,
         **build.sampling_options(setup.config),
         labels=class_turns(num, setup.module.num_classes),
