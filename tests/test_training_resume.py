@@ -17,6 +17,7 @@ from geonoise_jax import config
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.training import interrupt
+from geonoise_jax.training import train as training
 from geonoise_jax.training.train import train
 from tests.training_runs import assert_same_run, circles, final_state, metrics_of
 
@@ -75,6 +76,7 @@ import os, signal, sys
 from pathlib import Path
 from geonoise_jax import config
 from geonoise_jax.data.pipeline import Pipeline
+from geonoise_jax.training import train as training
 from geonoise_jax.training.train import train
 original = Pipeline.batch
 def batch(self, step):
@@ -155,3 +157,30 @@ def test_different_seeds_differ(whole: tuple[ConfigDict, Path], data_dir: Path, 
         jax.tree.leaves(final_state(which, folder).params) for which, folder in ((choice, reference), (other, tmp_path))
     )
     assert any(not np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
+
+
+@pytest.mark.parametrize("at", [20, 40])
+def test_samples_due_with_a_checkpoint_are_made_up(
+    at: int, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends after a checkpoint and before the samples due at the same step draws them when it is resumed."""
+    choice = circles(data_dir, training__num_steps=40, sampling__every=10, sampling__num=8, sampling__num_steps=2)
+    original = training.draw_samples
+
+    def killed(setup: training.Setup, step: int, params: Any) -> None:
+        if step == at:
+            raise MemoryError
+        original(setup, step, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "draw_samples", killed)
+        with pytest.raises(MemoryError):
+            train(choice, tmp_path)
+    samples = tmp_path / "samples"
+    assert not (samples / f"{at:08d}.png").exists()
+    assert int(final_state(choice, tmp_path).step) == at
+    train(choice, tmp_path)
+    assert sorted(path.name for path in samples.iterdir()) == [f"{step:08d}.png" for step in (10, 20, 30, 40)]
+    before = [path.stat().st_mtime_ns for path in samples.iterdir()]
+    train(choice, tmp_path)
+    assert [path.stat().st_mtime_ns for path in samples.iterdir()] == before

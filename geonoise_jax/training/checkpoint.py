@@ -1,15 +1,18 @@
 """Checkpoints with a checksum, and the fall-back to an older one when the latest is damaged.
 
 Layout of ``workdir/checkpoints/STEP``: ``train`` (the state but for the average), ``ema`` (the averaged parameters, so
-that evaluation reads nothing else) and ``meta`` (checksums).
+that evaluation reads nothing else) and ``meta`` (checksums, and the dtype and shape of every array, which Orbax would
+cast to what is asked for without a word).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import logging
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,17 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
 from geonoise_jax.training.fingerprint import fingerprint
-from geonoise_jax.training.state import TrainState
+from geonoise_jax.training.state import TrainState, types
 
 _LOG = logging.getLogger(__name__)
 
 
 class DamagedCheckpointError(ValueError):
     """No checkpoint of a workdir can be read."""
+
+
+class OtherTypesError(ValueError):
+    """A sound checkpoint holds arrays of other dtypes or shapes than are asked for."""
 
 
 class Checkpoints:
@@ -59,7 +66,8 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         train, ema = _split(state)
-        meta = {"train": fingerprint(train), "ema": fingerprint(ema)}
+        arrays = types(state)
+        meta = {"train": fingerprint(train), "ema": fingerprint(ema), "types": arrays, "types_sum": _text_sum(arrays)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -77,9 +85,10 @@ class Checkpoints:
 
         Raises:
             DamagedCheckpointError: if there are checkpoints and none is sound.
+            OtherTypesError: if the latest sound one holds other dtypes or shapes.
         """
         train, ema = _split(abstract)
-        found = self._latest_sound({"train": train, "ema": ema}, set_aside=True)
+        found = self._latest_sound({"train": train, "ema": ema}, types(abstract), set_aside=True)
         return None if found is None else _join(abstract, found[1]["train"], found[1]["ema"])
 
     def restore_ema(self, abstract: PyTree[jax.ShapeDtypeStruct], step: int | None = None) -> tuple[int, PyTree[Array]]:
@@ -92,10 +101,12 @@ class Checkpoints:
         Raises:
             ValueError: if nothing was saved yet, or not at this step.
             DamagedCheckpointError: if the checkpoint of this step, or every checkpoint, is damaged.
+            OtherTypesError: if the checkpoint holds other dtypes or shapes.
         """
+        wanted = types({"ema_params": abstract})
         if step is not None:
-            return step, self._read_step(step, {"ema": abstract})["ema"]
-        found = self._latest_sound({"ema": abstract}, set_aside=False)
+            return step, self._read_step(step, {"ema": abstract}, wanted)["ema"]
+        found = self._latest_sound({"ema": abstract}, wanted, set_aside=False)
         if found is None:
             raise ValueError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
         return found[0], found[1]["ema"]
@@ -119,11 +130,15 @@ class Checkpoints:
         background = jax.default_backend() != "cpu"
         return ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=background)
 
-    def _latest_sound(self, abstract: dict[str, Any], *, set_aside: bool) -> tuple[int, dict[str, Any]] | None:
+    def _latest_sound(
+        self, abstract: dict[str, Any], wanted: dict[str, str], *, set_aside: bool
+    ) -> tuple[int, dict[str, Any]] | None:
         steps, damaged = self.steps, []
         for step in reversed(steps):
             try:
-                found = step, self._read(step, abstract)
+                found = step, self._read(step, abstract, wanted)
+            except OtherTypesError:
+                raise
             # Orbax raises whatever its file layers raise; any failure to read means the same here.
             except Exception as error:
                 _LOG.warning("checkpoint %d is damaged (%s): falling back to an older one", step, _reason(error))
@@ -139,23 +154,42 @@ class Checkpoints:
             )
         return None
 
-    def _read_step(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+    def _read_step(self, step: int, abstract: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
         """Read one checkpoint that must be there and sound."""
         if step not in self.steps:
             raise ValueError(f"workdir = {str(self._workdir)!r}: no checkpoint of step {step}, but of {self.steps}")
         try:
-            return self._read(step, abstract)
+            return self._read(step, abstract, wanted)
+        except OtherTypesError:
+            raise
         except Exception as error:
             where = f"workdir = {str(self._workdir)!r}"
             raise DamagedCheckpointError(f"{where}: checkpoint {step} is damaged ({_reason(error)})") from error
 
-    def _read(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+    def _read(self, step: int, abstract: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
+        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        self._check_types(step, meta, wanted)
         items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore(), **items))
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         for name in abstract:
-            if fingerprint(restored[name]) != restored["meta"][name]:
+            if fingerprint(restored[name]) != meta[name]:
                 raise ValueError(f"the checksum of {name!r} does not match its contents")
         return {name: restored[name] for name in abstract}
+
+    def _check_types(self, step: int, meta: dict[str, Any], wanted: dict[str, str]) -> None:
+        """Refuse other dtypes and shapes; a checkpoint of a version that did not store them has none to compare."""
+        if "types" not in meta:
+            return
+        found = meta["types"]
+        if _text_sum(found) != meta["types_sum"]:
+            raise ValueError("the checksum of the arrays' types does not match them")
+        others = [name for name in wanted if found.get(name) != wanted[name]]
+        if others:
+            name = others[0]
+            raise OtherTypesError(
+                f"workdir = {str(self._workdir)!r}: checkpoint {step} holds {name} as {found.get(name, 'nothing')}, "
+                f"which must be {wanted[name]} here ({len(others)} of {len(wanted)} arrays differ); {_way_out(found)}"
+            )
 
     def _set_aside(self, steps: list[int]) -> None:
         """Move damaged checkpoints away, so that their steps can be saved again; the manager rereads the folder."""
@@ -166,6 +200,18 @@ class Checkpoints:
             free = (folder / (f"{step}.{attempt}" if attempt else f"{step}") for attempt in itertools.count())
             shutil.move(self._workdir / "checkpoints" / str(step), next(path for path in free if not path.exists()))
         self._manager = self._open()
+
+
+def _way_out(found: dict[str, str]) -> str:
+    # The running means have the precision that jax computes in; parameters may be float32 in either.
+    mode = any(held.startswith("float64") for held in found.values())
+    if mode != bool(jax.config.jax_enable_x64):
+        return f"the run was trained with jax_enable_x64 = {mode}: set JAX_ENABLE_X64={int(mode)}"
+    return "the network or the data is another than the run's"
+
+
+def _text_sum(value: dict[str, str]) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def _reason(error: Exception) -> str:

@@ -12,6 +12,7 @@ from clu import metrics
 from jaxtyping import Array, Key, PyTree
 
 from geonoise_jax.process.keys import root_key
+from geonoise_jax.training.sharding import path_name
 
 # Means over the steps since the last logged one; in the state, so that a resumed run logs the same numbers.
 WindowMetrics: Any = metrics.Collection.create(
@@ -29,6 +30,8 @@ class TrainState:
         ema_params: their moving average, which samples and evaluation use.
         opt_state: optax state.
         window: running means of the metrics.
+
+    The type of every array is that of :func:`init_state` from the first step to the last, see :func:`with_types_of`.
     """
 
     step: Any
@@ -60,5 +63,24 @@ def init_state(
         params=params,
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
-        window=WindowMetrics.empty(),
+        window=jax.tree.map(_in_default_precision, WindowMetrics.empty()),
     )
+
+
+def with_types_of(state: TrainState, new: TrainState) -> TrainState:
+    """Return a new state with the dtypes of an old one.
+
+    Precisions mix in a step: under ``jax_enable_x64`` noise levels, averages' weights and rates are float64 beside
+    float32 parameters.
+    """
+    return jax.tree.map(lambda old, value: value.astype(old.dtype), state, new)
+
+
+def types(tree: PyTree[Array]) -> dict[str, str]:
+    """Return dtype and shape of every array by its path, such as ``{"params/in/kernel": "float32[3,16]"}``."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {path_name(path): f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for path, leaf in leaves}
+
+
+def _in_default_precision(value: Array) -> Array:
+    return value.astype(jnp.result_type(float)) if jnp.issubdtype(value.dtype, jnp.floating) else value

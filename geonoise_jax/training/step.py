@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from geonoise_jax.fields import NetworkField
 from geonoise_jax.training import ema
 from geonoise_jax.training.losses import Draws, Objective
-from geonoise_jax.training.state import TrainState
+from geonoise_jax.training.state import TrainState, with_types_of
 
 
 class StepReport(NamedTuple):
@@ -74,7 +74,7 @@ def make_step(
         window = _window(state, log_every, loss=value, **norms)
         new = TrainState(done, params, ema.update(average, state.ema_params, params, done), opt_state, window)
         finite = jnp.isfinite(value + norms["grad_norm"] + norms["update_norm"])
-        return new, StepReport(finite, value, window.compute())
+        return with_types_of(state, new), StepReport(finite, value, window.compute())
 
     return step
 

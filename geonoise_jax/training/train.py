@@ -180,6 +180,7 @@ class _Loop:
         first, last = int(state.step), config.training.num_steps
         self._progress = Progress("train", last, "steps", start=first)
         step, previous = first, None
+        self._make_up(first, state)
         self._began = time.perf_counter() - self._log.seconds
         with StopRequest() as stop, contextlib.closing(self._progress):
             while step < last and stop.received is None:
@@ -197,8 +198,19 @@ class _Loop:
         return Result(step, stop.received.name if stop.received else None, time.perf_counter() - self._began)
 
     def _pauses(self, step: int) -> bool:
-        config = self._setup.config
-        return step % config.checkpoint.every == 0 or bool(config.sampling.every and step % config.sampling.every == 0)
+        return step % self._setup.config.checkpoint.every == 0 or self._draws(step)
+
+    def _draws(self, step: int) -> bool:
+        every = self._setup.config.sampling.every
+        return bool(every) and step % every == 0
+
+    def _make_up(self, step: int, state: TrainState) -> None:
+        """Draw the samples that a run did not come to when it ended between a checkpoint and the samples due with it.
+
+        Samples due earlier were there before that checkpoint was saved.
+        """
+        if step and self._draws(step) and not samples_path(self._setup.folder, step).exists():
+            draw_samples(self._setup, step, state.ema_params)
 
     def _examine(self, report: tuple[int, StepReport] | None) -> None:
         """Stop on a step that is not finite; write its metrics if they are due."""
@@ -229,10 +241,9 @@ class _Loop:
 
     def _pause(self, step: int, state: TrainState) -> None:
         """Save and draw samples where they are due, from a state known to be finite."""
-        config = self._setup.config
-        if step % config.checkpoint.every == 0:
+        if step % self._setup.config.checkpoint.every == 0:
             self._checkpoints.save(state)
-        if config.sampling.every and step % config.sampling.every == 0:
+        if self._draws(step):
             draw_samples(self._setup, step, state.ema_params)
 
 
@@ -250,7 +261,12 @@ def draw_samples(setup: Setup, step: int, params: PyTree[Array]) -> None:
     )
     reference = setup.data.to_model(setup.data.events[:_REFERENCE])
     picture = pictures.sample_picture(samples, reference, title=f"step {step}")
-    pictures.save(picture, setup.folder / "samples" / f"{step:08d}.png")
+    pictures.save(picture, samples_path(setup.folder, step))
+
+
+def samples_path(folder: Path, step: int) -> Path:
+    """Return the file of the samples that a run in this workdir draws at a step."""
+    return folder / "samples" / f"{step:08d}.png"
 
 
 def _objective(config: ConfigDict, module: Any) -> Objective:
