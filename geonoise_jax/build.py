@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float32, PyTree
 from ml_collections import ConfigDict
 
 from geonoise_jax.config import UNSET_TIME, nearest
+from geonoise_jax.data import load, memory
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.data.circle_points import CirclesSpec, circles_frame
 from geonoise_jax.data.load import load_arrays
 from geonoise_jax.data.pipeline import Pipeline, mirror
 from geonoise_jax.exact import Circles, Distribution, FiniteSet, Marginal
 from geonoise_jax.fields import (
+    MATMUL_PRECISIONS,
     NOISE_FEATURES,
     OUTPUTS,
     DensityField,
@@ -47,6 +50,8 @@ LOSS_WEIGHT_NAMES = _by_name((*LOSS_WEIGHTS, Preconditioned))
 PRECONDITIONER_NAMES: dict[str, Callable[..., Any]] = {"none": lambda: None, "edm": Preconditioner}
 READS_AS_NAMES: dict[str, Callable[..., Any]] = {"same": lambda: None, **TARGET_NAMES}
 NETWORK_NAMES = _by_name((UNet, ResidualMLP))
+# Items that are brought to model space at once.
+_CHUNK = 1024
 
 
 def from_spec(
@@ -145,11 +150,26 @@ def distribution(config: ConfigDict, split: str | None = None, *, working_memory
 
 def finite_set(config: ConfigDict, split: str | None = None, *, working_memory: int = 2**30) -> FiniteSet:
     """Return the law of the points of a split, in model space; arguments as for :func:`distribution`."""
-    data = arrays(config, split)
-    points = data.to_model(data.events)
-    if config.data.flip:
-        points = np.concatenate([points, mirror(points)])
-    return FiniteSet(points, working_memory=working_memory)
+    return FiniteSet(model_points(arrays(config, split), flip=config.data.flip), working_memory=working_memory)
+
+
+def model_points(data: Arrays, *, flip: bool = False) -> Float32[np.ndarray, "N *event"]:
+    """Return the items of a data set in model space and, with ``flip``, their mirror images after them.
+
+    Raises:
+        ValueError: if they do not fit into memory; the message gives the sizes.
+    """
+    shape = ((1 + flip) * len(data), *data.event_shape)
+    nbytes = math.prod(shape) * np.dtype(np.float32).itemsize * memory.device_copies()
+    what = f"{shape[0]} points of {data.name}/{data.split}{' with mirror images' if flip else ''} in float32"
+    memory.require(nbytes, what, "take a part of the split, such as 'train[:10%]'")
+    points = np.empty(shape, np.float32)
+    for start in range(0, len(data), _CHUNK):
+        rows = data.to_model(data.events[start : start + _CHUNK])
+        points[start : start + len(rows)] = rows
+        if flip:
+            points[len(data) + start : len(data) + start + len(rows)] = mirror(rows)
+    return points
 
 
 def marginal(config: ConfigDict, law: Distribution | None = None, *, accuracy: float | None = None) -> Marginal:
@@ -168,12 +188,20 @@ def marginal(config: ConfigDict, law: Distribution | None = None, *, accuracy: f
 
 def arrays(config: ConfigDict, split: str | None = None) -> Arrays:
     """Return one split of the data set of a config, in memory; the training split by default."""
-    return load_arrays(
-        config.data.name,
-        split or config.data.split,
-        data_dir=config.data.data_dir or None,
-        builder_kwargs={key: _frozen(value) for key, value in config.data.kwargs.items()},
-    )
+    return load_arrays(config.data.name, split or config.data.split, **_origin(config))
+
+
+def scaling(config: ConfigDict) -> tuple[float, float]:
+    """Return center and scale of the data set of a config, see ``data.Arrays``, without reading it."""
+    return load.scaling(config.data.name, **_origin(config))
+
+
+def _origin(config: ConfigDict) -> dict[str, Any]:
+    return {
+        "data_dir": config.data.data_dir or None,
+        "builder_kwargs": {key: _frozen(value) for key, value in config.data.kwargs.items()},
+        "value_range": _frozen(config.data.range),
+    }
 
 
 def pipeline(config: ConfigDict, data: Arrays) -> Pipeline:
@@ -211,6 +239,9 @@ def network_field(config: ConfigDict, module: Any, params: PyTree[Array], event_
             have.
     """
     model = config.model
+    if config.matmul_precision not in MATMUL_PRECISIONS:
+        near = nearest(config.matmul_precision, MATMUL_PRECISIONS)
+        raise ValueError(f"matmul_precision = {config.matmul_precision!r}: unknown{near}")
     for name, known in (("noise_feature", NOISE_FEATURES), ("output", OUTPUTS)):
         if model[name] not in known:
             raise ValueError(f"model.{name} = {model[name]!r}: unknown{nearest(model[name], known)}")
@@ -229,6 +260,7 @@ def network_field(config: ConfigDict, module: Any, params: PyTree[Array], event_
         output=model.output,
         preconditioner=preconditioner,
         reads_as=EnergyGradient() if kind is DensityField and reads_as is None else reads_as,
+        matmul_precision=config.matmul_precision,
     )
 
 

@@ -93,7 +93,10 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--workdir", required=True, type=Path, help="workdir of a training run")
     command.add_argument("--num", type=int, help="number of samples (default: 64, or as many as --x has)")
     command.add_argument(
-        "--x", type=Path, metavar="FILE.npy", help="data to start from, in model space, noised to --start-time"
+        "--x",
+        type=Path,
+        metavar="FILE.npy",
+        help="data to start from, noised to --start-time: floats in model space, or integers as the data set has them",
     )
     command.add_argument("--out", type=Path, help="file name without ending (default: WORKDIR/samples/samples)")
     command.add_argument("--seed", type=int, default=0, help="seed of the start noise (default: 0)")
@@ -137,7 +140,9 @@ def _add_exact(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--config", metavar="FILE.py[:VARIANT]", help="e.g. configs/circles.py:ddpm")
     origin = command.add_mutually_exclusive_group()
     origin.add_argument(
-        "--points", type=Path, help=".npy of observations in model space, [B, *event] or flattened, [B, D]"
+        "--points",
+        type=Path,
+        help=".npy of observations, [B, *event] or [B, D]: floats in model space, or integers as in the data set",
     )
     origin.add_argument("--num", type=int, help="number of observations to draw: data plus noise")
     command.add_argument(

@@ -17,6 +17,8 @@ from typing import Any
 from ml_collections import ConfigDict as ConfigDict
 
 _FREE = "kwargs"
+# What the absence of a key means in the config.json of a version that did not have it.
+_ABSENT: dict[str, Any] = {"matmul_precision": "default", "data.range": ()}
 # A sampling time that is not set.
 UNSET_TIME = -1.0
 
@@ -31,13 +33,21 @@ def base_config() -> ConfigDict:
     config = ConfigDict(
         {
             "seed": 0,
+            # jax's default_matmul_precision for the network: "highest", so that float32 means float32 on every device.
+            # jax's own "default" rounds the factors of products and convolutions to 10 bits (tensorfloat32) on NVIDIA
+            # GPUs since Ampere and to 8 (bfloat16) on TPUs, which is faster and must be asked for by name here. CPUs
+            # do not distinguish.
+            "matmul_precision": "highest",
             # kwargs go to the TFDS builder; data_dir "" is TFDS's own default; placement: auto, host or device.
+            # range: the stored values that become -1 and 1 in model space; () for 0 and 255 where images are uint8,
+            # and for values that are left as they are where they are floats.
             # sigma_data: standard deviation of the entries in model space, told to whatever has such an argument.
             "data": {
                 **spec("digits"),
                 "split": "train",
                 "data_dir": "",
                 "placement": "auto",
+                "range": (),
                 "flip": False,
                 "sigma_data": 0.5,
             },
@@ -157,8 +167,8 @@ def loads(text: str) -> ConfigDict:
     """Return a locked config from :func:`dumps`.
 
     Raises:
-        ValueError: if the text is no JSON object, has keys this version does not know or lacks some, or a value is of
-            another type than its default.
+        ValueError: if the text is no JSON object, has keys this version does not know or lacks some that every version
+            had, or a value is of another type than its default.
     """
     try:
         stored = json.loads(text)
@@ -166,6 +176,7 @@ def loads(text: str) -> ConfigDict:
         raise ValueError(f"config.json: not valid JSON ({error})") from error
     if not isinstance(stored, dict):
         raise ValueError("config.json: must hold a JSON object")
+    _add_absent(stored)
     _check_like(stored, base_config().to_dict())
     return ConfigDict(stored).lock()
 
@@ -191,6 +202,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     matches = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(matches)}?" if matches else f"; must be one of {', '.join(known)}"
+
+
+def _add_absent(stored: dict[str, Any]) -> None:
+    for key, value in _ABSENT.items():
+        *parents, leaf = key.split(".")
+        node: Any = stored
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.setdefault(leaf, value)
 
 
 def _check_like(found: Mapping[str, Any], default: Mapping[str, Any], prefix: str = "") -> None:

@@ -196,6 +196,17 @@ def test_numbers_written_by_other_programs_are_read() -> None:
     assert config.differences(config.loads(text), config.load("configs/digits.py")) == {}
 
 
+def test_a_stored_config_without_newer_keys_means_what_it_meant() -> None:
+    def older(tree: Any) -> None:
+        tree.pop("matmul_precision")
+        tree["data"].pop("range")
+
+    default = config.load("configs/digits.py")
+    assert config.differences(config.loads(_stored(older)), default) == {"matmul_precision": ("default", "highest")}
+    with pytest.raises(ValueError, match="config.json: key 'data' is missing"):
+        config.loads(_stored(lambda tree: tree.pop("data")))
+
+
 def test_shipped_configs_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = config.load("configs/digits.py:ddpm")
     monkeypatch.chdir(tmp_path)

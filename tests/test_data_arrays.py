@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -52,6 +53,11 @@ def test_pictures_of_8_bit_images_are_the_images() -> None:
         ({"events": np.zeros(4)}, "events"),
         ({"scale": 0.0}, "scale"),
         ({"center": float("nan")}, "center"),
+        ({"events": np.array([[0.0], [np.nan]])}, "arrays/train must be finite numbers"),
+        ({"events": np.array([[0.0], [-np.inf]])}, "arrays/train must be finite numbers"),
+        ({"events": np.full((1, 2, 2, 1), 255.0)}, r"have values 255..255, .* and must be in \[-1, 1\]"),
+        ({"events": np.full((1, 2, 2, 1), -1.5)}, r"have values -1.5..-1.5, .* by data.range in a config"),
+        ({"events": np.full((1, 2, 2, 1), 17, np.uint8), "center": 8.0, "scale": 1 / 8}, "17..17, which are 1.125.."),
         ({"labels": np.zeros(3, np.int32), "num_classes": 1}, "labels"),
         ({"labels": np.zeros(4, np.int64), "num_classes": 1}, "labels"),
         ({"labels": np.zeros(4, np.int32)}, "num_classes"),
@@ -62,3 +68,19 @@ def test_pictures_of_8_bit_images_are_the_images() -> None:
 def test_bad_fields_are_named(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Arrays(**{"events": np.zeros((4, 3)), **fields})
+
+
+def test_the_checksum_tells_data_sets_apart() -> None:
+    base = images()
+    changed = base.events.copy()
+    changed[200, 1, 2, 0] ^= 1
+    labels = np.zeros(256, np.int32)
+    others = [
+        dataclasses.replace(base, events=changed),
+        dataclasses.replace(base, events=base.events[:255]),
+        dataclasses.replace(base, events=base.events[::-1]),
+        dataclasses.replace(base, labels=labels, num_classes=2),
+        dataclasses.replace(base, labels=labels + 1, num_classes=2),
+    ]
+    assert base.checksum() == images().checksum()
+    assert len({each.checksum() for each in (base, *others)}) == 6

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from geonoise_jax.data import CirclesSpec, load_arrays, prepare, public
+from geonoise_jax.data import CirclesSpec, load_arrays, memory, prepare, public
 from geonoise_jax.data.circles import Circles
+from geonoise_jax.data.load import scaling
 
 # The package has a function of the same name.
 prepare_module = importlib.import_module("geonoise_jax.data.prepare")
@@ -33,7 +34,8 @@ class GeonoiseTestImages(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-        tfds.core.BuilderConfig(name=name) for name in ("uint8", "unlabelled", "int16", "text")
+        tfds.core.BuilderConfig(name=name)
+        for name in ("uint8", "unlabelled", "int16", "text", "float32", "unit", "model", "binary")
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -45,8 +47,13 @@ class GeonoiseTestImages(tfds.core.GeneratorBasedBuilder):
             features = {"words": tfds.features.Tensor(shape=(4, 4, 3), dtype=np.uint8)}
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
-    def _image_dtype(self) -> type[np.integer]:
-        return np.int16 if self.builder_config.name == "int16" else np.uint8
+    def _image_dtype(self) -> type[np.generic]:
+        floats = dict.fromkeys(("float32", "unit", "model"), np.float32)
+        return {"int16": np.int16, **floats}.get(self.builder_config.name, np.uint8)
+
+    def _values(self, image: np.ndarray) -> np.ndarray:
+        changed = {"unit": image / 255, "model": image / 127.5 - 1, "binary": image // 128}
+        return changed.get(self.builder_config.name, image)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
         del dl_manager
@@ -55,7 +62,7 @@ class GeonoiseTestImages(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self) -> Iterator[tuple[int, Any]]:
         # More items than one chunk of the reader.
         for key, image in enumerate(public_images()):
-            values = {"image": image.astype(self._image_dtype()), "words": image, "label": key % 3}
+            values = {"image": self._values(image).astype(self._image_dtype()), "words": image, "label": key % 3}
             yield key, {name: values[name] for name in self.info.features}
 
 
@@ -89,6 +96,66 @@ def test_other_features_are_refused(tmp_path: Path, config: str, message: str) -
     name = written(config, tmp_path)
     with pytest.raises(ValueError, match=message):
         load_arrays(name, "train", data_dir=tmp_path)
+
+
+RANGES = [("float32", "0..255", (0, 255)), ("unit", "0..1", (0.0, 1.0)), ("binary", "0..1", (0, 1))]
+
+
+@pytest.mark.parametrize(("config", "found", "value_range"), RANGES)
+def test_images_of_another_range_are_refused_unless_it_is_given(
+    config: str, found: str, value_range: tuple[float, float], tmp_path: Path
+) -> None:
+    name = written(config, tmp_path)
+    with pytest.raises(ValueError, match=rf"{config}/train have values {found}.*data\.range"):
+        load_arrays(name, "train", data_dir=tmp_path)
+    arrays = load_arrays(name, "train", data_dir=tmp_path, value_range=value_range)
+    x = arrays.to_model(arrays.events)
+    assert (x.min(), x.max()) == (-1.0, 1.0)
+    assert (arrays.center, arrays.scale) == scaling(name, data_dir=tmp_path, value_range=value_range)
+    with pytest.raises(ValueError, match=rf"have values {found}, .* must be in \[-1, 1\]"):
+        load_arrays(name, "train", data_dir=tmp_path, value_range=(0, 0.5))
+
+
+def test_float_images_of_model_space_and_integers_of_a_given_range_are_read(tmp_path: Path) -> None:
+    model = load_arrays(written("model", tmp_path), "train", data_dir=tmp_path)
+    assert (model.center, model.scale) == (0.0, 1.0)
+    integers = load_arrays(written("int16", tmp_path), "train", data_dir=tmp_path, value_range=(0, 255))
+    assert integers.events.dtype == np.int16
+    assert integers.to_model(integers.events).max() == 1.0
+
+
+@pytest.mark.parametrize("value_range", [(1,), (0, 0), (3, 2), (0, float("inf")), "ab", (0, 1, 2)])
+def test_a_bad_range_is_named(value_range: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data.range = .*: must be \(\) or two finite numbers"):
+        load_arrays("circles", "train", data_dir=tmp_path, builder_kwargs=SMALL, value_range=value_range)
+
+
+def test_data_larger_than_the_memory_are_refused_with_both_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = written("uint8", tmp_path)
+    monkeypatch.setattr(memory, "available", lambda: 1500 * 48 - 1)
+    match = r"1500 items of shape \[4, 4, 3\], uint8: needs 6.71e-05 GiB of memory, of which 6.71e-05 GiB are available"
+    with pytest.raises(ValueError, match=match):
+        load_arrays(name, "train", data_dir=tmp_path)
+    assert len(load_arrays(name, "train[:99%]", data_dir=tmp_path)) == 1485
+
+
+def test_the_available_memory_is_the_least_of_machine_and_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meminfo, group = tmp_path / "meminfo", [tmp_path / name for name in ("max", "current", "stat")]
+    monkeypatch.setattr(memory, "_MEMINFO", meminfo)
+    monkeypatch.setattr(memory, "_GROUPS", (tuple(map(str, group)),))
+    assert memory.available() is None
+    memory.require(2**60, "anything", "")
+    meminfo.write_text("MemTotal: 9 kB\nMemAvailable:    5 kB\n")
+    assert memory.available() == 5 * 1024
+    for path, text in zip(group, ("4096\n", "3000\n", "anon 1\ninactive_file 500\n"), strict=True):
+        path.write_text(text)
+    assert memory.available() == 1596
+    group[0].write_text("max\n")
+    assert memory.available() == 5 * 1024
 
 
 def test_another_file_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +293,7 @@ def test_no_builder_made_before_another_process_was_done_is_used(
     """It would know of no splits. The other process is done right after the builder is made, or while we wait."""
     make, locked = prepare_module._builder, prepare_module._locked
     other = Circles.of(CirclesSpec(**SMALL), data_dir=tmp_path, file_format="array_record")
-    events = []
+    events: list[None] = []
 
     def made(*arguments: Any) -> tfds.core.DatasetBuilder:
         builder = make(*arguments)

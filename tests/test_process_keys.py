@@ -6,6 +6,7 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ def test_threefry_keys_stay_as_they_are() -> None:
 
 @pytest.fixture(params=KINDS)
 def default_kind(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = jax.config.jax_default_prng_impl
+    before = jax.config.jax_default_prng_impl  # type: ignore[attr-defined]
     jax.config.update("jax_default_prng_impl", request.param)
     yield request.param
     jax.config.update("jax_default_prng_impl", before)
@@ -88,7 +89,8 @@ jax.tree_util.register_dataclass(AtHalf, ["mean", "var"], ["process", "blind", "
 def test_no_sample_depends_on_its_batch(sampler: str) -> None:
     if sampler in ("tsit5", "kvaerno5") and not importlib.util.find_spec("diffrax"):
         pytest.skip("needs diffrax")
-    field, options = fields()[sampler], {}
+    field = fields()[sampler]
+    options: dict[str, Any] = {}
     if not SAMPLERS[sampler].timed:
         options = {"max_steps": 4}
     if sampler == "ddim":

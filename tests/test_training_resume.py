@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -13,12 +14,13 @@ import jax
 import numpy as np
 import pytest
 
-from geonoise_jax import config
+from geonoise_jax import build, config
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.training import interrupt
 from geonoise_jax.training import train as training
 from geonoise_jax.training.train import train
+from geonoise_jax.training.workdir import claim, facts_of
 from tests.training_runs import assert_same_run, circles, final_state, metrics_of
 
 
@@ -74,10 +76,11 @@ def test_killed_between_checkpoints_repeats_from_the_last(whole: tuple[ConfigDic
     program = """
 import os, signal, sys
 from pathlib import Path
-from geonoise_jax import config
+from geonoise_jax import build, config
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.training import train as training
 from geonoise_jax.training.train import train
+from geonoise_jax.training.workdir import claim, facts_of
 original = Pipeline.batch
 def batch(self, step):
     if step == 47:
@@ -136,6 +139,49 @@ def test_more_steps_go_on_from_the_end(data_dir: Path, tmp_path: Path) -> None:
     train(longer, tmp_path / "parts")
     train(longer, tmp_path / "whole")
     assert_same_run(longer, tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_another_number_of_steps_is_refused_where_the_rate_depends_on_it(
+    steps: int, data_dir: Path, tmp_path: Path
+) -> None:
+    """A cosine over more steps begins again high: from 0 to the full rate at the end of the first run."""
+    train(circles(data_dir, training__num_steps=4, optimizer__decay="cosine"), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=rf"training.num_steps: 4 there, {steps} now, but optimizer.decay = 'cosine'"):
+        train(circles(data_dir, training__num_steps=steps, optimizer__decay="cosine"), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_what_may_change_changes_no_step(data_dir: Path, tmp_path: Path) -> None:
+    """Every key that a resumed run may change leaves the steps already done as they would have been."""
+    first = circles(data_dir, training__num_steps=4, checkpoint__every=4)
+    train(first, tmp_path / "parts")
+    other: dict[str, Any] = {
+        "checkpoint__keep": 1,
+        "sampling__num_steps": 2,
+        "data__placement": "host",
+        "training__num_steps": 8,
+    }
+    choice = circles(data_dir, checkpoint__every=4, **other)
+    train(choice, tmp_path / "parts")
+    train(choice, tmp_path / "whole")
+    assert_same_run(choice, tmp_path / "whole", tmp_path / "parts")
+
+
+def test_other_data_are_refused(data_dir: Path, tmp_path: Path) -> None:
+    """As a folder may hold that is given by data.data_dir, which a resumed run may change."""
+    choice = circles(data_dir, training__num_steps=1)
+    train(choice, tmp_path)
+    data = build.arrays(choice)
+    for changed, message in (
+        (dataclasses.replace(data, events=data.events + 1), r"\(checksum: \d+ there, \d+ now\)"),
+        (dataclasses.replace(data, events=data.events[1:], labels=None), "num_items: 200 there, 199 now"),
+        (dataclasses.replace(data, events=data.events[:, 1:]), r"event_shape: \(3,\) there, \(2,\) now"),
+    ):
+        with pytest.raises(ValueError, match=rf"was trained on other data .*{message}"):
+            claim(tmp_path, choice, facts_of(changed))
+    claim(tmp_path, choice, facts_of(data))
 
 
 def test_second_signal_ends_at_once() -> None:

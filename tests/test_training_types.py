@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -23,7 +24,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-def short(data_dir: Path, num_steps: int = 4, **overrides: object) -> ConfigDict:
+def short(data_dir: Path, num_steps: int = 4, **overrides: Any) -> ConfigDict:
     return circles(data_dir, training__num_steps=num_steps, checkpoint__every=2, training__log_every=3, **overrides)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from typing import TypeVar
 
 import jax
@@ -10,6 +11,10 @@ import numpy as np
 from jaxtyping import Float, Int32, Shaped
 
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
+# Rounding of images that are stored in model space.
+_TOLERANCE = 1e-3
+# Bytes of events that a checksum reads at most.
+_CHECKSUM_BYTES = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,7 +35,8 @@ class Arrays:
       split: name of the split.
 
     Raises:
-      ValueError: no items, labels of another length, labels without `num_classes` or outside it, or a bad scale.
+      ValueError: no items, labels of another length, labels without `num_classes` or outside it, a bad scale, values
+        that are not finite, or images outside [-1, 1] in model space.
     """
 
     events: Shaped[np.ndarray, "N *event"]
@@ -48,12 +54,25 @@ class Arrays:
             raise ValueError(f"center must be finite and scale positive, got {self.center} and {self.scale}")
         if self.labels is not None:
             self._check_labels(self.labels)
+        self._check_values()
 
     def _check_labels(self, labels: np.ndarray) -> None:
         if labels.shape != self.events.shape[:1] or labels.dtype != np.int32:
             raise ValueError(f"labels must be int32 [{len(self)}], got {labels.dtype} {list(labels.shape)}")
         if self.num_classes is None or labels.min() < 0 or labels.max() >= self.num_classes:
             raise ValueError(f"num_classes must exceed the labels {labels.min()}..{labels.max()}: {self.num_classes}")
+
+    def _check_values(self) -> None:
+        low, high = self.value_range
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError(f"events of {self.name}/{self.split} must be finite numbers, but some are NaN or infinite")
+        ends = [(end - self.center) * self.scale for end in (low, high)]
+        if self.is_image and max(-ends[0], ends[1]) > 1.0 + _TOLERANCE:
+            raise ValueError(
+                f"images of {self.name}/{self.split} have values {low:g}..{high:g}, which are {ends[0]:g}..{ends[1]:g} "
+                "in model space and must be in [-1, 1]: say which stored values become -1 and 1, by data.range in a "
+                "config, value_range of load_arrays, or center and scale of Arrays"
+            )
 
     def __len__(self) -> int:
         """Number of items N."""
@@ -73,6 +92,18 @@ class Arrays:
     def nbytes(self) -> int:
         """Size of events and labels in bytes."""
         return self.events.nbytes + (0 if self.labels is None else self.labels.nbytes)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The smallest and the largest stored value; NaN if there is one."""
+        return float(self.events.min()), float(self.events.max())
+
+    def checksum(self) -> int:
+        """Return a number that tells data sets apart: of up to 64 MiB of items, evenly spread, and all labels."""
+        step = -(-self.events.nbytes // _CHECKSUM_BYTES)
+        total = zlib.crc32(f"{self.events.dtype} {self.events.shape}".encode())
+        total = zlib.crc32(np.ascontiguousarray(self.events[::step]).data, total)
+        return total if self.labels is None else zlib.crc32(np.ascontiguousarray(self.labels).data, total)
 
     def to_model(self, events: Shaped[AnyArray, "*B"]) -> Float[AnyArray, "*B"]:
         """Map stored values to float32 model space; takes NumPy and (inside jit) JAX arrays of any shape."""

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from geonoise_jax import build
 from geonoise_jax.config import set_spec, spec
-from geonoise_jax.evaluation.point_files import as_events, read_points
+from geonoise_jax.evaluation.point_files import Space, as_events, read_points
 from geonoise_jax.evaluation.restore import Trained, restore_field
 from geonoise_jax.figures import pictures
 from geonoise_jax.figures.outputs import write
@@ -24,6 +24,8 @@ from geonoise_jax.training.sharding import sampling_mesh
 
 _PICTURE = 256
 _NUM = 64
+# Samples of a model, which may be started from again, leave [-1, 1] by less.
+_REACH = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Options:
 
     Attributes:
         num: number of samples; None: as many as there are data to start from, or 64.
-        x: .npy file of data to start from, [num, *event] or flattened, in model space; they are noised to the start.
+        x: .npy file of data to start from, [num, *event] or flattened, which are noised to the start: floats in model
+            space, or integers as the data set stores them.
         seed: seed of the start noise.
         sampler: name of the sampler; another one than the config's starts with its own defaults.
         sampler_options: options of the sampler, which replace those of the config one by one.
@@ -79,7 +82,7 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     mesh = sampling_mesh()
     trained = restore_field(folder, mesh)
     choice = chosen(trained.config, options)
-    x = None if given is None else as_events(given, trained.field.event_shape)
+    x = None if given is None else as_events(given, _space(trained))
     num = _number(options.num, x)
     labels = class_labels(trained, num, options.label)
     progress = Progress("sample", num, "samples")
@@ -113,6 +116,12 @@ def chosen(config: ConfigDict, options: Options) -> ConfigDict:
         if options.guidance_interval is not None:
             sampling.guidance.interval = options.guidance_interval
     return config
+
+
+def _space(trained: Trained) -> Space:
+    facts = trained.facts
+    scaling = None if facts.center is None or facts.scale is None else (facts.center, facts.scale)
+    return Space(trained.field.event_shape, scaling, _REACH)
 
 
 def _number(num: int | None, x: np.ndarray | None) -> int:

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from geonoise_jax import build
 from geonoise_jax import config as configs
 from geonoise_jax.evaluation import exact_summary
-from geonoise_jax.evaluation.point_files import PointFile, as_events, read_points
+from geonoise_jax.evaluation.point_files import PointFile, Space, as_events, read_points
 from geonoise_jax.exact import Distribution, FiniteSet, Marginal, QuadratureWarning
 from geonoise_jax.exact.results import Analysis
 from geonoise_jax.figures.outputs import replacing
@@ -32,7 +32,8 @@ class Options:
     """Where the observations come from, and how the exact fields are computed.
 
     Attributes:
-        points: .npy file of observations, [B, *event] or [B, D], in model space; or None.
+        points: .npy file of observations, [B, *event] or [B, D]: floats in model space, or integers as the data set
+            stores them; or None.
         num: number of observations to draw from data and noise, instead of ``points``.
         t: noise levels, which take turns; None: drawn from the time law for drawn observations, unknown for given ones.
         split: the law of the data is that of the points of this split; None: see ``build.distribution``.
@@ -97,7 +98,7 @@ def evaluate(config: ConfigDict, out: Path, options: Options) -> str:
     with jax.enable_x64(True) if options.x64 else contextlib.nullcontext():
         law = _law(config, options)
         marginal = build.marginal(config, law, accuracy=options.accuracy)
-        queries = _drawn(config, marginal, options) if given is None else _given(marginal, given, options)
+        queries = _drawn(config, marginal, options) if given is None else _given(config, marginal, given, options)
         with replacing(out) as file:
             arrays = _known(queries) | _in_batches(marginal, queries, _batch_size(law, queries, options))
             accuracy = marginal.accuracy_in(queries.u.dtype)
@@ -133,11 +134,19 @@ def _law(config: ConfigDict, options: Options) -> Distribution:
     return law
 
 
-def _given(marginal: Marginal, points: PointFile, options: Options) -> Queries:
+def _given(config: ConfigDict, marginal: Marginal, points: PointFile, options: Options) -> Queries:
     """Take observations of the event's shape, or flattened."""
-    u = as_events(points, marginal.event_shape)
+    scaling = build.scaling(config) if isinstance(marginal.distribution, FiniteSet) else None
+    u = as_events(points, Space(marginal.event_shape, scaling, _reach(marginal.process)))
     t = None if options.t is None else _turns(marginal.process, options.t, len(u))
     return Queries(jnp.asarray(u), None, t)
+
+
+def _reach(process: Process) -> float:
+    """Return what no entry of a noisy image exceeds: images up to 3, and noise of 8 standard deviations."""
+    t = jnp.linspace(process.schedule.t_min, process.schedule.t_max, 65)
+    a, b = process.schedule.scales(t)
+    return float(3.0 * a.max() + 8.0 * b.max())
 
 
 def _drawn(config: ConfigDict, marginal: Marginal, options: Options) -> Queries:

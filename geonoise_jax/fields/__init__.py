@@ -9,11 +9,12 @@ from geonoise_jax.fields.density import DensityField, EnergyGradient
 from geonoise_jax.fields.energy import ENERGIES
 from geonoise_jax.fields.exact import ExactField, ExactMarginal
 from geonoise_jax.fields.guidance import GuidedField
-from geonoise_jax.fields.network import NOISE_FEATURES, OUTPUTS, NetworkField, noise_feature
+from geonoise_jax.fields.network import MATMUL_PRECISIONS, NOISE_FEATURES, OUTPUTS, NetworkField, noise_feature
 from geonoise_jax.fields.preconditioning import Preconditioner
 
 __all__ = [
     "ENERGIES",
+    "MATMUL_PRECISIONS",
     "NOISE_FEATURES",
     "OUTPUTS",
     "ConvertedField",

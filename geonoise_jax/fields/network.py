@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -18,6 +19,8 @@ from geonoise_jax.process.targets import Target
 
 NOISE_FEATURES = ("time", "log_snr", "smooth_log_snr")
 OUTPUTS = ("direct", *ENERGIES)
+# Values of jax_default_matmul_precision that every device has.
+MATMUL_PRECISIONS = ("default", "high", "highest")
 
 # What is static of a network field.
 META_FIELDS = (
@@ -29,6 +32,7 @@ META_FIELDS = (
     "output",
     "preconditioner",
     "reads_as",
+    "matmul_precision",
 )
 
 
@@ -51,10 +55,12 @@ class NetworkField:
             is predicted; None for neither.
         reads_as: the target that the network predicts, if it is another than that of ``process``, to which it is then
             converted. ``Signal()`` on a process of the Velocity target is x-prediction with velocity loss.
+        matmul_precision: one of ``MATMUL_PRECISIONS``, jax's ``default_matmul_precision`` for the network and its
+            gradients wherever the field is evaluated; None leaves it to the caller's.
 
     Raises:
-        ValueError: if ``output`` is unknown, if a blind network is given a preconditioner or another target to
-            convert, which both use t, or if ``reads_as`` is singular on the schedule.
+        ValueError: if ``output`` or ``matmul_precision`` is unknown, if a blind network is given a preconditioner or
+            another target to convert, which both use t, or if ``reads_as`` is singular on the schedule.
     """
 
     params: PyTree[Array]
@@ -67,12 +73,16 @@ class NetworkField:
     output: str = "direct"
     preconditioner: Preconditioner | None = None
     reads_as: Target | None = None
+    matmul_precision: str | None = None
 
     def __post_init__(self) -> None:
         """Validate the read-out."""
         name = type(self).__name__
         if self.output not in OUTPUTS:
             raise ValueError(f"{name}.output = {self.output!r}: must be one of {', '.join(OUTPUTS)}")
+        if self.matmul_precision not in (None, *MATMUL_PRECISIONS):
+            allowed = ", ".join(MATMUL_PRECISIONS)
+            raise ValueError(f"{name}.matmul_precision = {self.matmul_precision!r}: must be one of {allowed}")
         for option in ("preconditioner", "reads_as"):
             value = getattr(self, option)
             if self.blind and value is not None:
@@ -143,7 +153,10 @@ class NetworkField:
         if not self.blind and t is None:
             raise ValueError("t = None: a conditional network needs the noise levels, [b]")
         feature = None if self.blind or t is None else noise_feature(self.process.schedule, t, self.noise_feature)
-        return self.module.apply({"params": self.params}, u, feature, self.labels, **options)
+        # The gradients of a product have the precision that it was traced with.
+        chosen = self.matmul_precision
+        with contextlib.nullcontext() if chosen is None else jax.default_matmul_precision(chosen):
+            return self.module.apply({"params": self.params}, u, feature, self.labels, **options)
 
 
 def noise_feature(schedule: Schedule, t: Float[Array, "b"], kind: str) -> Float[Array, "b"]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
@@ -205,7 +206,7 @@ class Checkpoints:
 def _way_out(found: dict[str, str]) -> str:
     # The running means have the precision that jax computes in; parameters may be float32 in either.
     mode = any(held.startswith("float64") for held in found.values())
-    if mode != bool(jax.config.jax_enable_x64):
+    if mode != (jnp.result_type(float) == jnp.float64):
         return f"the run was trained with jax_enable_x64 = {mode}: set JAX_ENABLE_X64={int(mode)}"
     return "the network or the data is another than the run's"
 

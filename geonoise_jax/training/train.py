@@ -94,7 +94,8 @@ def train(config: ConfigDict, folder: str | Path, *, devices: list[jax.Device] |
     """
     folder = Path(folder)
     setup = prepare(config, folder, devices)
-    workdir.claim(folder, config, workdir.Facts(setup.data.event_shape, setup.data.num_classes))
+    workdir.claim(folder, config, workdir.facts_of(setup.data))
+    _LOG.info("matmul_precision of the network: %s", config.matmul_precision)
     checkpoints = Checkpoints(folder, keep=config.checkpoint.keep)
     log = MetricsLog(folder)
     try:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from geonoise_jax import config as configs
+from geonoise_jax.data.arrays import Arrays
 
-# Keys that may change between runs of one workdir: they do not touch what was learnt so far.
+# Keys that may change between runs of one workdir: they do not touch what was learnt so far. The number of steps does
+# where the learning rate depends on it.
 _FREE = ("training.num_steps", "checkpoint.", "sampling.", "data.data_dir", "data.placement", "mesh.")
 
 
@@ -21,27 +24,41 @@ class Facts:
     Attributes:
         event_shape: shape of one sample.
         num_classes: number of classes, or None for data without labels.
+        center, scale: how stored values become those of model space, see ``data.Arrays``; None in workdirs of versions
+            that did not store them, as are the other two.
+        num_items: number of items.
+        checksum: ``Arrays.checksum`` of them.
     """
 
     event_shape: tuple[int, ...]
     num_classes: int | None
+    center: float | None = None
+    scale: float | None = None
+    num_items: int | None = None
+    checksum: int | None = None
+
+
+def facts_of(data: Arrays) -> Facts:
+    """Return the facts of a data set."""
+    return Facts(data.event_shape, data.num_classes, data.center, data.scale, len(data), data.checksum())
 
 
 def claim(workdir: Path, config: ConfigDict, facts: Facts) -> None:
     """Write config and facts into a new workdir, or check the config against the one already there.
 
     Raises:
-        ValueError: if the workdir belongs to another config; the error names every key that differs.
+        ValueError: if the workdir belongs to another config or other data; the error names everything that differs.
     """
     path = workdir / "config.json"
     if path.exists():
         changed = configs.differences(configs.loads(path.read_text()), config)
         clashes = {key: pair for key, pair in changed.items() if not key.startswith(_FREE)}
         if clashes:
-            listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in clashes.items())
             raise ValueError(
-                f"workdir = {str(workdir)!r}: belongs to another config ({listed}); choose another workdir"
+                f"workdir = {str(workdir)!r}: belongs to another config ({_listed(clashes)}); choose another workdir"
             )
+        _check_rate(workdir, config, changed)
+        _check_data(workdir, facts)
     workdir.mkdir(parents=True, exist_ok=True)
     _write(workdir / "data.json", json.dumps(dataclasses.asdict(facts)) + "\n")
     _write(path, configs.dumps(config))
@@ -70,7 +87,34 @@ def read_facts(workdir: Path) -> Facts:
     if not path.exists():
         raise ValueError(f"workdir = {str(workdir)!r}: no data.json in it: not the workdir of a training run")
     stored = json.loads(path.read_text())
-    return Facts(tuple(stored["event_shape"]), stored["num_classes"])
+    return Facts(**{**stored, "event_shape": tuple(stored["event_shape"])})
+
+
+def _check_rate(workdir: Path, config: ConfigDict, changed: dict[str, tuple[Any, Any]]) -> None:
+    """Refuse another number of steps where the learning rates of the steps already done depended on it."""
+    steps = {key: pair for key, pair in changed.items() if key == "training.num_steps"}
+    if steps and config.optimizer.decay != "constant":
+        raise ValueError(
+            f"workdir = {str(workdir)!r}: {_listed(steps)}, but optimizer.decay = {config.optimizer.decay!r} laid the "
+            "learning rate over the number of steps that the run began with, and would jump; keep that number, or "
+            "choose another workdir (a run with optimizer.decay = 'constant' can be made longer)"
+        )
+
+
+def _check_data(workdir: Path, facts: Facts) -> None:
+    if not (workdir / "data.json").exists():
+        return
+    old, new = dataclasses.asdict(read_facts(workdir)), dataclasses.asdict(facts)
+    clashes = {name: (old[name], new[name]) for name in new if old[name] is not None and old[name] != new[name]}
+    if clashes:
+        raise ValueError(
+            f"workdir = {str(workdir)!r}: was trained on other data ({_listed(clashes)}); choose another workdir, or "
+            "give the data.data_dir with the data it was trained on"
+        )
+
+
+def _listed(clashes: dict[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in clashes.items())
 
 
 def _write(path: Path, text: str) -> None:
