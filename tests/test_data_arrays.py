@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from typing import Any
 
 import jax
@@ -10,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geonoise_jax.data import Arrays
+from geonoise_jax import build
+from geonoise_jax.data import Arrays, memory
 from geonoise_jax.figures.pictures import to_pixels
+
+PIXELS: dict[str, Any] = {"center": 127.5, "scale": 2 / 255}
 
 
 def images(top: int = 255) -> Arrays:
@@ -84,3 +88,23 @@ def test_the_checksum_tells_data_sets_apart() -> None:
     ]
     assert base.checksum() == images().checksum()
     assert len({each.checksum() for each in (base, *others)}) == 6
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_points_in_model_space_need_no_memory_beside_themselves(flip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Arrays(events=np.random.default_rng(0).integers(0, 256, (5000, 16, 16, 1)).astype(np.uint8), **PIXELS)
+    whole = data.to_model(data.events)
+    tracemalloc.start()
+    points = build.model_points(data, flip=flip)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(points, np.concatenate([whole, whole[:, :, ::-1]]) if flip else whole)
+    # Some temporary arrays of a chunk of 1024.
+    assert peak < points.nbytes + 4 * 1024 * 256 * 4
+    needed = memory.device_copies() * points.nbytes
+    monkeypatch.setattr(memory, "available", lambda: needed)
+    assert len(build.model_points(data, flip=flip)) == len(points)
+    monkeypatch.setattr(memory, "available", lambda: needed - 1)
+    what = f"{len(points)} points of arrays/train{' with mirror images' if flip else ''} in float32"
+    with pytest.raises(ValueError, match=rf"{what}: needs \S+ GiB of memory, of which \S+ GiB are available; take a"):
+        build.model_points(data, flip=flip)

@@ -48,8 +48,9 @@ class GeonoiseTestImages(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _image_dtype(self) -> type[np.generic]:
-        floats = dict.fromkeys(("float32", "unit", "model"), np.float32)
-        return {"int16": np.int16, **floats}.get(self.builder_config.name, np.uint8)
+        if self.builder_config.name in ("float32", "unit", "model"):
+            return np.float32
+        return np.int16 if self.builder_config.name == "int16" else np.uint8
 
     def _values(self, image: np.ndarray) -> np.ndarray:
         changed = {"unit": image / 255, "model": image / 127.5 - 1, "binary": image // 128}

@@ -25,7 +25,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def short(data_dir: Path, num_steps: int = 4, **overrides: Any) -> ConfigDict:
-    return circles(data_dir, training__num_steps=num_steps, checkpoint__every=2, training__log_every=3, **overrides)
+    few = {"training__num_steps": num_steps, "checkpoint__every": 2, "training__log_every": 3}
+    return circles(data_dir, **{**few, "optimizer__decay": "constant", **overrides})
 
 
 @pytest.mark.parametrize("x64", [False, True])

@@ -1,0 +1,102 @@
+"""Files of points: what they may hold, in which range, and how stored values come to model space."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geonoise_jax import build, config
+from geonoise_jax.evaluation import exact_points
+from geonoise_jax.evaluation.point_files import Space, as_events, read_points
+from geonoise_jax.process.process import Process
+from geonoise_jax.process.schedules import SCHEDULES
+from geonoise_jax.process.targets import Signal
+
+PIXELS = Space((8, 8, 1), (127.5, 2 / 255), 3.0)
+RNG = np.random.default_rng(0)
+
+
+def given(points: Any, tmp_path: Path, space: Space = PIXELS) -> np.ndarray:
+    np.save(tmp_path / "x.npy", points)
+    return as_events(read_points(tmp_path / "x.npy", "x"), space)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.uint64])
+@pytest.mark.parametrize("shape", [(4, 8, 8, 1), (4, 64)])
+def test_integers_are_scaled_as_the_data_set_scales_its_own(
+    dtype: type[np.generic], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    pixels = RNG.integers(0, 256, shape).astype(dtype)
+    events = given(pixels, tmp_path)
+    np.testing.assert_allclose(events, pixels.reshape(4, 8, 8, 1) / 127.5 - 1.0, atol=1e-6)
+    assert events.dtype == np.float32
+
+
+@pytest.mark.parametrize("lowest", [0.0, -1.0])
+def test_floats_are_values_of_model_space(lowest: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    points = RNG.uniform(lowest, 1.0, (4, 8, 8, 1))
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(given(points, tmp_path), points.astype(np.float32))
+    assert ("pixels of another range?" in caplog.text) == (lowest == 0.0)
+
+
+DIGITS = Space((8, 8, 1), (8.0, 1 / 8), 3.0)
+UNKNOWN = Space((8, 8, 1), None, 3.0)
+WIDE = Space((8, 8, 1), (127.5, 2 / 255), 500.0)
+VECTORS = Space((3,), (0.0, 1.0), 3.0)
+PICTURE = np.arange(64).reshape(1, 8, 8, 1)
+REFUSED = [
+    (PICTURE * 4.0, PIXELS, r"has values 0\.\.252; floats are values of model space, where images lie in \[-1, 1\]"),
+    (PICTURE * 4.0, WIDE, r"has values 0\.\.252; .*, and half of all noise is negative"),
+    (PICTURE / 16.0, DIGITS, r"has values 0\.\.3\.9"),
+    (PICTURE - 200.0, PIXELS, r"has values -200\.\.-137; .* up to 3 is possible"),
+    (PICTURE.astype(np.uint8), DIGITS, r"holds integers 0\.\.63; integers are stored values .* in 0\.\.16"),
+    (PICTURE - 1, PIXELS, r"holds integers -1\.\.62; integers are stored values .* in 0\.\.255"),
+    (PICTURE, UNKNOWN, r"holds integers 0\.\.63; must be floats in model space"),
+    (np.where(PICTURE == 7, np.nan, 0.5), PIXELS, "1 of 1 points are not finite numbers, the first at index 0"),
+    (np.array([[0.0, 1.0, 2.0], [0.0, np.inf, 0.0]]), VECTORS, "1 of 2 points are not finite numbers, .* index 1"),
+]
+
+
+@pytest.mark.parametrize(("points", "space", "message"), REFUSED)
+def test_what_is_in_no_range_is_refused_with_the_range_found(
+    points: Any, space: Space, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"x = .*{message}"):
+        given(points, tmp_path, space)
+
+
+def test_vectors_that_are_not_scaled_have_no_range(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(given([[1, 2, 300]], tmp_path, VECTORS), [[1.0, 2.0, 300.0]])
+    np.testing.assert_array_equal(given([[1.0, 2.0, -300.0]], tmp_path, VECTORS), [[1.0, 2.0, -300.0]])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_noisy_images_of_every_level_are_in_reach(schedule: Any) -> None:
+    process = Process(schedule(), Signal())
+    for t in np.linspace(process.schedule.t_min, process.schedule.t_max, 5):
+        u = process.corrupt(RNG.uniform(-1, 1, (64, 8, 8, 1)), RNG.standard_normal((64, 8, 8, 1)), np.full(64, t))
+        assert np.abs(u).max() < exact_points._reach(process)
+
+
+def test_exact_quantities_of_stored_images_are_those_of_model_space(tmp_path: Path) -> None:
+    choice = config.load("configs/digits.py:flow_matching")
+    config.override(choice, [("data.data_dir", str(tmp_path))])
+    data = build.arrays(choice, "test")
+    pixels = data.events[:3]
+    results = []
+    for points in (pixels, data.to_model(pixels)):
+        np.save(tmp_path / "u.npy", points)
+        options = exact_points.Options(points=tmp_path / "u.npy", split="test", accuracy=1e-2)
+        exact_points.evaluate(choice, tmp_path / "out.npz", options)
+        with np.load(tmp_path / "out.npz") as arrays:
+            results.append((arrays["u"], arrays["energy"]))
+    for stored, floats in zip(*results, strict=True):
+        np.testing.assert_allclose(stored, floats, rtol=1e-6)
+    np.save(tmp_path / "u.npy", pixels.astype(float))
+    with pytest.raises(ValueError, match=r"points = .*has values 0\.\.16; floats are values of model space"):
+        exact_points.evaluate(choice, tmp_path / "out.npz", exact_points.Options(points=tmp_path / "u.npy"))
