@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from geonoise_jax import build, config
-from geonoise_jax.evaluation import exact_points
+from geonoise_jax.config import ConfigDict
+from geonoise_jax.evaluation import draw, exact_points
 from geonoise_jax.evaluation.point_files import Space, as_events, read_points
+from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import SCHEDULES
 from geonoise_jax.process.targets import Signal
+from geonoise_jax.training.workdir import Facts
 
 PIXELS = Space((8, 8, 1), (127.5, 2 / 255), 3.0)
 RNG = np.random.default_rng(0)
@@ -75,11 +80,21 @@ def test_vectors_that_are_not_scaled_have_no_range(tmp_path: Path) -> None:
     np.testing.assert_array_equal(given([[1.0, 2.0, -300.0]], tmp_path, VECTORS), [[1.0, 2.0, -300.0]])
 
 
+def test_a_workdir_knows_how_its_data_are_scaled() -> None:
+    """Without the data; one of a version that did not store it takes floats only."""
+    field = SimpleNamespace(event_shape=(8, 8, 1))
+    facts = Facts((8, 8, 1), 10, 8.0, 0.125)
+    assert draw._space(Trained(field, ConfigDict(), facts, 0)).scaling == (8.0, 0.125)  # type: ignore[arg-type]
+    older = Facts((8, 8, 1), 10)
+    assert draw._space(Trained(field, ConfigDict(), older, 0)).scaling is None  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_noisy_images_of_every_level_are_in_reach(schedule: Any) -> None:
     process = Process(schedule(), Signal())
     for t in np.linspace(process.schedule.t_min, process.schedule.t_max, 5):
-        u = process.corrupt(RNG.uniform(-1, 1, (64, 8, 8, 1)), RNG.standard_normal((64, 8, 8, 1)), np.full(64, t))
+        x, eps = RNG.uniform(-1, 1, (64, 8, 8, 1)), RNG.standard_normal((64, 8, 8, 1))
+        u = process.corrupt(jnp.asarray(x), jnp.asarray(eps), jnp.full(64, t))
         assert np.abs(u).max() < exact_points._reach(process)
 
 

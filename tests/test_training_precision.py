@@ -23,7 +23,7 @@ from geonoise_jax.training.state import init_params
 from tests.training_runs import circles
 
 # MLP and U-Net, direct, energy and density: all that differs in what is differentiated.
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "circles.py:flow_matching,conditional": {"model.kwargs.width": 8, "model.kwargs.depth": 1},
     "digits.py:eqm_energy,blind": {"model.kwargs.base_channels": 4, "model.kwargs.channel_multipliers": "(1,)"},
     "digits.py:dual_score,conditional": {"model.kwargs.base_channels": 4, "model.kwargs.channel_multipliers": "(1,)"},
