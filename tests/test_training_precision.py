@@ -79,7 +79,7 @@ def test_training_logs_and_stores_it_and_what_is_restored_has_it(
     def stop(*_: Any) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr(training, "initial_state", stop)
+    monkeypatch.setattr(training, "Progress", stop)
     with caplog.at_level(logging.INFO), pytest.raises(InterruptedError):
         training.train(choice, tmp_path)
     assert "matmul_precision of the network: high" in caplog.text

@@ -95,7 +95,6 @@ def train(config: ConfigDict, folder: str | Path, *, devices: list[jax.Device] |
     folder = Path(folder)
     setup = prepare(config, folder, devices)
     workdir.claim(folder, config, workdir.facts_of(setup.data))
-    _LOG.info("matmul_precision of the network: %s", config.matmul_precision)
     checkpoints = Checkpoints(folder, keep=config.checkpoint.keep)
     log = MetricsLog(folder)
     try:
@@ -179,6 +178,8 @@ class _Loop:
     def run(self, state: TrainState) -> Result:
         config = self._setup.config
         first, last = int(state.step), config.training.num_steps
+        if first < last:
+            _LOG.info("matmul_precision of the network: %s", config.matmul_precision)
         self._progress = Progress("train", last, "steps", start=first)
         step, previous = first, None
         self._make_up(first, state)
