@@ -76,7 +76,7 @@ def test_training_logs_and_stores_it_and_what_is_restored_has_it(
     step = jax.make_jaxpr(setup.step)(setup.abstract, setup.batch(0), setup.resident)
     assert precisions(step) == {"(Precision.HIGH"}
 
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         raise InterruptedError
 
     monkeypatch.setattr(training, "Progress", stop)
