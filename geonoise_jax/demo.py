@@ -17,7 +17,8 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from geonoise_jax import build, config
-from geonoise_jax.evaluation.point_metrics import sliced_wasserstein
+from geonoise_jax.evaluation.floors import DRAWS, Distance, Measure, floor, over_draws, reference_spread, with_spread
+from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
 from geonoise_jax.evaluation.restore import restore_field
 from geonoise_jax.figures import demo_report, pictures
 from geonoise_jax.process.keys import root_key
@@ -64,7 +65,7 @@ class Outcome:
         blind: whether the network had no noise input.
         loss: running mean of the training loss by step.
         samples: generated digits in model space.
-        distance: sliced Wasserstein distance of the samples to held-out digits.
+        distance: sliced Wasserstein distance of the samples to held-out digits, and its spread over such samples.
         train_seconds: training time, compilation included.
         sample_seconds: sampling time, compilation included.
     """
@@ -73,7 +74,7 @@ class Outcome:
     blind: bool
     loss: list[tuple[int, float]]
     samples: Float[np.ndarray, "n 8 8 1"]
-    distance: float
+    distance: Distance
     train_seconds: float
     sample_seconds: float
 
@@ -83,12 +84,14 @@ class Baselines:
     """Distances that give the others a scale, for as many points as there are samples.
 
     Attributes:
-        floor: training digits to held-out digits.
-        noise: standard normal noise to held-out digits.
+        floor: training digits to held-out digits, over draws.
+        noise: standard normal noise to held-out digits, over draws.
+        held_out: how much the distance of training digits varies with the held-out digits, which all models share.
     """
 
-    floor: float
-    noise: float
+    floor: Distance
+    noise: Distance
+    held_out: float
 
 
 def run(out: Path, budget: Budget = FULL, models: Sequence[str] = FOUR) -> str:
@@ -108,11 +111,12 @@ def run(out: Path, budget: Budget = FULL, models: Sequence[str] = FOUR) -> str:
     began = time.perf_counter()
     settings = [demo_config(model, budget) for model in models]
     held_out, training = (_points(settings[0], split) for split in ("test", "train"))
+    distance_to_held_out = SlicedWasserstein(held_out)
     outcomes = []
     for number, (model, choice) in enumerate(zip(models, settings, strict=True), start=1):
         _LOG.info("%s (%d of %d)", model, number, len(models))
         folder = out / "runs" / f"{model.replace(',', '-')}-{budget.train_steps}"
-        outcomes.append(_outcome(model, choice, folder, budget.samples, held_out))
+        outcomes.append(_outcome(model, choice, folder, budget.samples, distance_to_held_out))
     baselines = _baselines(training, held_out, budget.samples)
     pictures.save(demo_report.side_by_side(outcomes, held_out), out / "samples.png")
     seconds = time.perf_counter() - began
@@ -137,7 +141,7 @@ def demo_config(model: str, budget: Budget) -> ConfigDict:
     return config.override(choice, [(key, str(value)) for key, value in overrides.items()])
 
 
-def _outcome(model: str, choice: ConfigDict, folder: Path, num: int, held_out: np.ndarray) -> Outcome:
+def _outcome(model: str, choice: ConfigDict, folder: Path, num: int, measure: Measure) -> Outcome:
     result = train(choice, folder)
     if result.stopped_by:
         saved = f"{result.stopped_by}: saved step {result.step} of {folder}; the same command goes on there"
@@ -151,7 +155,7 @@ def _outcome(model: str, choice: ConfigDict, folder: Path, num: int, held_out: n
         blind=choice.model.blind,
         loss=[(line["step"], line["loss"]) for line in lines],
         samples=samples,
-        distance=sliced_wasserstein(samples, held_out) if np.isfinite(samples).all() else float("inf"),
+        distance=with_spread(samples, measure),
         train_seconds=lines[-1]["seconds"],
         sample_seconds=sample_seconds,
     )
@@ -169,7 +173,7 @@ def _points(choice: ConfigDict, split: str) -> np.ndarray:
 
 
 def _baselines(training: np.ndarray, held_out: np.ndarray, num: int) -> Baselines:
-    generator = np.random.default_rng(0)
-    some = training[generator.permutation(len(training))[:num]]
-    noise = generator.standard_normal((num, *training.shape[1:]))
-    return Baselines(sliced_wasserstein(some, held_out), sliced_wasserstein(noise, held_out))
+    measure, generator = SlicedWasserstein(held_out), np.random.default_rng(0)
+    noise = over_draws([measure(generator.standard_normal((num, *training.shape[1:]))) for _ in range(DRAWS)])
+    common = reference_spread(training[generator.permutation(len(training))[:num]], held_out, SlicedWasserstein)
+    return Baselines(floor(training, num, measure), noise, common)

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from geonoise_jax.demo import Baselines, Outcome
+from geonoise_jax.evaluation.floors import Distance
 from geonoise_jax.figures import demo_report, pictures
 from geonoise_jax.figures.pictures import image_grid, sample_picture, save, scatter, to_pixels
 from geonoise_jax.systems import SYSTEMS
@@ -178,15 +179,15 @@ def test_a_picture_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     assert [file.name for file in path.parent.iterdir()] == ["run.1.png"]
 
 
-def outcome(system: str, blind: bool, distance: float, seed: int = 0) -> Outcome:
+def outcome(system: str, blind: bool, distance: float, seed: int = 0, spread: float = 0.003) -> Outcome:
     samples = np.random.default_rng(seed).uniform(-1.5, 1.5, (80, 8, 8, 1))
     if math.isinf(distance):
-        samples[3, 2, 2, 0] = np.nan
+        samples[3, 2, 2, 0], spread = np.nan, 0.0
     loss = [(10, 1.0), (20, 0.5)]
-    return Outcome(system, blind, loss, samples, distance, train_seconds=61.2, sample_seconds=3.0)
+    return Outcome(system, blind, loss, samples, Distance(distance, spread), train_seconds=61.2, sample_seconds=3.0)
 
 
-BASELINES = Baselines(floor=0.05, noise=0.7)
+BASELINES = Baselines(Distance(0.05, 0.002), Distance(0.7, 0.01), held_out=0.0047)
 HELD_OUT = np.random.default_rng(9).uniform(-1, 1, (90, 8, 8, 1))
 PAIRS = tuple(itertools.product(("flow_matching", "ddpm"), (False, True)))
 
@@ -212,21 +213,38 @@ def test_the_table_lines_up() -> None:
     ]
     cells = [[row[a:b].strip() for a, b in itertools.pairwise([*starts, None])] for row in rows]
     assert cells == [
-        ["flow matching (velocity target), conditional", "0.060", "1.2", "1:01", "0:03"],
-        ["flow matching (velocity target), blind", "0.070", "1.4", "1:01", "0:03"],
-        ["DDPM (noise target), conditional", "0.060", "1.2", "1:01", "0:03"],
-        ["DDPM (noise target), blind", "0.900", "18.0", "1:01", "0:03"],
-        ["training digits (floor)", "0.050", "1.0", "", ""],
-        ["Gaussian noise", "0.700", "14.0", "", ""],
+        ["flow matching (velocity target), conditional", "0.060 +- 0.003", "1.20 +- 0.08", "1:01", "0:03"],
+        ["flow matching (velocity target), blind", "0.070 +- 0.003", "1.40 +- 0.08", "1:01", "0:03"],
+        ["DDPM (noise target), conditional", "0.060 +- 0.003", "1.20 +- 0.08", "1:01", "0:03"],
+        ["DDPM (noise target), blind", "0.900 +- 0.003", "18.0 +- 0.7", "1:01", "0:03"],
+        ["training digits (floor)", "0.050 +- 0.002", "1", "", ""],
+        ["Gaussian noise", "0.700 +- 0.010", "14.0 +- 0.6", "", ""],
     ]
-    assert lines[8:] == ["", *demo_report.findings(EXPECTED, BASELINES)]
+    said = [demo_report.meaning(80, BASELINES), demo_report.reached(EXPECTED, BASELINES)]
+    assert lines[8:] == ["", *said[0], "", *said[1], *demo_report.findings(EXPECTED, BASELINES)]
+
+
+def test_who_reached_the_floor_is_told_with_the_spread() -> None:
+    near = outcomes(0.057, 0.058, 0.043, math.inf)
+    (said,) = demo_report.reached(near, BASELINES)
+    assert said.endswith(
+        "within the spread: flow matching (velocity target), conditional; DDPM (noise target), conditional."
+    )
+    (said,) = demo_report.reached(near[1:2], BASELINES)
+    assert said.endswith("within the spread: no model.")
+    assert demo_report.reached([], BASELINES) == []
+
+
+def test_what_is_common_to_all_rows_is_said() -> None:
+    assert "80 samples" in demo_report.meaning(80, BASELINES)[0]
+    assert "by about 0.005" in demo_report.meaning(80, BASELINES)[1]
 
 
 VERDICTS = [
     # flow matching and DDPM: conditional, blind; then whether each blind model works and agrees with the paper
     ((0.06, 0.07, 0.06, 0.9), ("works", "Agrees"), ("breaks", "Agrees")),
     ((0.06, 0.9, 0.06, 0.07), ("breaks", "DISAGREES"), ("works", "DISAGREES")),
-    ((0.06, 0.12, 0.06, 0.1201), ("works", "Agrees"), ("breaks", "Agrees")),
+    ((0.06, 0.10, 0.06, 0.15), ("works", "Agrees"), ("breaks", "Agrees")),
     ((0.06, math.inf, 0.06, math.inf), ("breaks", "DISAGREES"), ("breaks", "Agrees")),
 ]
 
@@ -241,10 +259,27 @@ def test_findings_say_what_happened_beside_what_the_paper_claims(distances: Any,
         assert sentence.endswith(f" {agreement}.")
 
 
+@pytest.mark.parametrize("blind", [0.119, 0.12, 0.1201, 0.125])
+def test_there_is_no_verdict_within_the_spread_of_the_limit(blind: float) -> None:
+    sentence = demo_report.findings(outcomes(0.06, blind, 0.06, 0.9), BASELINES)[1]
+    assert "flow matching (velocity target): no verdict here (" in sentence
+    assert "agrees" not in sentence.lower()
+
+
+@pytest.mark.parametrize(("blind", "near"), [(0.053, True), (0.06, True), (0.068, True), (0.07, False), (0.05, False)])
+def test_a_difference_within_the_spread_is_not_sold_as_one(blind: float, near: bool) -> None:
+    """Two distances with a spread of 0.003 each are 0.0085 apart before they differ."""
+    sentence = demo_report.findings(outcomes(0.06, blind, 0.06, 0.9), BASELINES)[1]
+    assert "flow matching (velocity target): blind works here (" in sentence
+    assert ("as near to the digits as its conditional twin within the spread" in sentence) == near
+    assert f"{blind / 0.06:.2f} +- 0.0" in sentence
+
+
 def test_findings_give_the_ratio_and_no_verdict_without_a_sound_twin() -> None:
-    assert "(15.0 times the distance of its conditional twin" in demo_report.findings(EXPECTED, BASELINES)[0]
+    assert "(15.0 +- 0.8 times as far from the digits" in demo_report.findings(EXPECTED, BASELINES)[0]
     assert "(inf times" in demo_report.findings(outcomes(0.06, 0.07, 0.06, math.inf), BASELINES)[0]
-    for twin, blind in itertools.product((math.inf, math.nan, 0.5), (0.06, math.inf)):
+    # A quarter of the distance of noise is 0.175.
+    for twin, blind in itertools.product((math.inf, math.nan, 0.5, 0.172), (0.06, math.inf)):
         sentence = demo_report.findings(outcomes(0.06, 0.07, twin, blind), BASELINES)[0]
         assert "DDPM (noise target): no verdict here" in sentence
         assert "agrees" not in sentence.lower()
@@ -303,6 +338,8 @@ def test_the_page_is_whole_and_self_contained(last: float) -> None:
         "took 5:33",
         "80 samples and 90 held-out",
         *demo_report.findings(made, BASELINES),
+        *demo_report.meaning(80, BASELINES),
+        *demo_report.reached(made, BASELINES),
     ):
         assert fact in " ".join(page.text.split())
 

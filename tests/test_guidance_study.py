@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from geonoise_jax import config
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.evaluation import guidance
-from geonoise_jax.evaluation.guidance import Options
+from geonoise_jax.evaluation.floors import Distance
+from geonoise_jax.evaluation.guidance import Options, Run, Share, Study
 from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.fields import NetworkField
 from geonoise_jax.figures import guidance as figure
+from geonoise_jax.figures.text import with_error
 from geonoise_jax.process import schedules, targets
 from geonoise_jax.process.process import Process
 from geonoise_jax.training.train import train
@@ -44,11 +47,16 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Trained:
     field = NetworkField(None, Stub(two_points, num_classes=2), process, (1, 2, 1), False)
     facts: Any = None
     trained = Trained(field, CONFIG, facts, 7)
-    points = np.repeat(CLASSES, 10, axis=0)
-    data = Arrays(events=points, labels=np.repeat([0, 1], 10).astype(np.int32), num_classes=2)
     monkeypatch.setattr(guidance, "restore_field", lambda *_: trained)
-    monkeypatch.setattr(guidance.build, "arrays", lambda *_: data)
+    monkeypatch.setattr(guidance.build, "arrays", lambda _, split: points(seed=split is None))
     return trained
+
+
+def points(seed: int) -> Arrays:
+    """A split: each of both points ten times, by almost nothing apart from each other."""
+    events = np.repeat(CLASSES, 10, axis=0)
+    events += np.random.default_rng(seed).normal(0.0, 1e-6, events.shape).astype(np.float32)
+    return Arrays(events=events, labels=np.repeat([0, 1], 10).astype(np.int32), num_classes=2)
 
 
 def test_samples_are_of_the_class_that_guidance_asks_for(restored: Trained) -> None:
@@ -63,12 +71,16 @@ def test_samples_are_of_the_class_that_guidance_asks_for(restored: Trained) -> N
     low, high = study.runs[-1].interval or (0.0, 0.0)
     np.testing.assert_allclose([low, high], [0.2, 0.8], rtol=1e-4)
     nothing, plain, guided, partly_nothing, partly = study.runs
-    assert 0.35 < nothing.accuracy < 0.65
+    assert 0.35 < nothing.accuracy.value < 0.65
+    assert nothing.accuracy.error == pytest.approx(0.5 / np.sqrt(200), rel=0.1)
     # Below the interval the class is asked for again, and its field leads to it from anywhere.
-    assert [each.accuracy for each in (plain, guided, partly_nothing, partly)] == [1.0] * 4
+    assert [each.accuracy.value for each in (plain, guided, partly_nothing, partly)] == [1.0] * 4
     np.testing.assert_allclose(plain.samples, CLASSES[study.labels], atol=0.01)
-    assert plain.distance < 0.01
-    assert (study.accuracy, study.floor) == (1.0, 0.0)
+    assert plain.distance.value < 0.01
+    # The classes of samples and of data take turns, and so have no scatter; without the class they have.
+    assert plain.distance.spread < 1e-3 < 0.01 < nothing.distance.spread
+    assert study.accuracy.value == 1.0
+    assert study.floor == pytest.approx((0.0, 0.0), abs=1e-5)
     assert restored.step == 7
 
 
@@ -76,14 +88,37 @@ def test_the_table_and_the_picture(restored: Trained) -> None:
     study = guidance.measure("run", Options(num=8, scales=(1.0, 3.0), interval=(0.25, 0.5)))
     lines = figure.table(study).splitlines()
     assert lines[0] == "digits, Linear, Velocity, step 7: 8 samples per run"
-    assert [line.split() for line in lines[6:]] == [
-        ["1", "all", "100.0%", f"{study.runs[0].distance:.3f}"],
-        ["3", "all", "100.0%", f"{study.runs[1].distance:.3f}"],
-        ["3", "0.25", "to", "0.5", "100.0%", f"{study.runs[2].distance:.3f}"],
-        ["data", "100.0%", "0.000"],
+    # Of 8 right ones out of 8 the posterior of the share has a deviation of 7%, of 20 out of 20 one of 3%.
+    cells = [re.split(r" {2,}", line) for line in lines[7:11]]
+    assert [row[:-1] for row in cells] == [
+        ["1", "all", "100.0% +- 7.2%"],
+        ["3", "all", "100.0% +- 7.2%"],
+        ["3", "0.25 to 0.5", "100.0% +- 7.2%"],
+        ["data", "100.0% +- 3.3%"],
     ]
+    distances = [*(run.distance for run in study.runs), study.floor]
+    assert [row[-1] for row in cells] == [with_error(*distance) for distance in distances]
+    assert lines[12:] == figure.findings(study)
     assert figure.picture(study).size[0] > 1000
     assert restored.config is CONFIG
+
+
+def test_runs_as_near_as_data_are_told_with_the_spread() -> None:
+    labels, share = np.arange(4), Share(0.5, 0.1)
+    distances = [Distance(0.052, 0.003), Distance(0.09, 0.003), Distance(0.066, 0.003)]
+    intervals = (None, None, (0.2, 0.8))
+    runs = tuple(
+        Run(1.0 + number, interval, np.zeros((4, 1)), share, distance)
+        for number, (interval, distance) in enumerate(zip(intervals, distances, strict=True))
+    )
+    (said,) = figure.findings(Study("", labels, runs, share, Distance(0.06, 0.003)))
+    assert said.endswith("within the spread: 1 (all); 3 (0.2 to 0.8).")
+
+
+def test_a_split_that_training_saw_is_refused(restored: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guidance.build, "arrays", lambda *_: points(seed=0))
+    with pytest.raises(ValueError, match="held_out = 'other': 20 of its 20 points are points of the training split"):
+        guidance.measure("run", Options(held_out="other"))
 
 
 def small(folder: Path, **changes: Any) -> ConfigDict:
@@ -97,7 +132,10 @@ def test_study_of_a_run(tmp_path: Path) -> None:
     ended = run("figure", "guidance", f"--workdir={tmp_path / 'run'}", *words)
     assert ended.status == 0, ended.err
     arrays = np.load(tmp_path / "new" / "a.npz")
-    assert set(arrays) == {"samples", "accuracy", "distance", "interval", "scale", "labels"}
+    names = {"samples", "accuracy", "distance", "interval", "scale", "labels", "data_accuracy", "floor"}
+    assert set(arrays) == names
+    assert arrays["distance"].shape == arrays["accuracy"].shape == (3, 2)
+    assert (arrays["distance"][:, 1] > 0).all()
     assert arrays["samples"].shape == (3, 33, 3)
     np.testing.assert_array_equal(arrays["scale"], [1.0, 3.0, 3.0])
     assert (tmp_path / "new" / "a.png").exists()
@@ -110,5 +148,5 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert run("figure", "guidance").err == "geonoise figure: --workdir: must be given for guidance\n"
     with pytest.raises(ValueError, match=r"scales = \(\): must be one or more weights"):
         Options(scales=())
-    with pytest.raises(ValueError, match="num = 0: must be at least 1"):
-        Options(num=0)
+    with pytest.raises(ValueError, match="num = 1: must be at least 2"):
+        Options(num=1)

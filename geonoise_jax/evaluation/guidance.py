@@ -1,7 +1,13 @@
 """What classifier-free guidance buys and costs: more samples of the class that was asked for, less variety.
 
 The class of a sample is told by its nearest neighbours in the training set; their accuracy on held-out data says how
-far they can be trusted. What is lost in variety is told by the distance to held-out data.
+far they can be trusted. What is lost in variety is told by the distance to held-out data, beside that of training data
+with the classes of the samples.
+
+Errors are those of samples alone: a share has the standard deviation of its posterior under Jeffreys' prior,
+Beta(k + 1/2, n - k + 1/2), which is not zero where all samples agree; a distance has its spread over sets of samples
+(:mod:`geonoise_jax.evaluation.floors`). The start noise is the same in all runs, which makes the errors of differences
+between runs smaller than those of independent ones.
 """
 
 from __future__ import annotations
@@ -13,12 +19,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 from sklearn.neighbors import KNeighborsClassifier
 
 from geonoise_jax import build
-from geonoise_jax.evaluation.point_metrics import sliced_wasserstein
+from geonoise_jax.evaluation.floors import Distance, floor, with_spread
+from geonoise_jax.evaluation.overlap import check_held_out
+from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
 from geonoise_jax.evaluation.restore import Trained, restore_field
 from geonoise_jax.fields import GuidedField
 from geonoise_jax.figures import guidance as figure
@@ -42,12 +50,12 @@ class Options:
         scales: guidance weights; 0 ignores the class, 1 is no guidance.
         interval: noise levels, lowest and highest, for the runs whose guidance is limited; None: where b / a is between
             1 / 4 and 4. Autonomous samplers have no such runs.
-        num: samples per run, whose classes take turns.
+        num: samples per run, at least 2, whose classes take turns.
         held_out: the split that training did not see.
         seed: seed of the samples.
 
     Raises:
-        ValueError: if there is no scale or no sample.
+        ValueError: if there is no scale or fewer than 2 samples.
     """
 
     scales: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
@@ -60,8 +68,22 @@ class Options:
         """Validate the sizes."""
         if not self.scales:
             raise ValueError("scales = (): must be one or more weights")
-        if self.num < 1:
-            raise ValueError(f"num = {self.num}: must be at least 1")
+        if self.num < 2:
+            raise ValueError(f"num = {self.num}: must be at least 2")
+
+
+class Share(NamedTuple):
+    """A share of n points, and the standard deviation of its posterior."""
+
+    value: float
+    error: float
+
+    @classmethod
+    def of(cls, hits: Bool[np.ndarray, "n"]) -> Share:
+        """Return the share of the hits."""
+        yes, no = hits.sum() + 0.5, (~hits).sum() + 0.5
+        total = yes + no
+        return cls(float(hits.mean()), math.sqrt(yes * no / (total**2 * (total + 1.0))))
 
 
 class Run(NamedTuple):
@@ -72,14 +94,14 @@ class Run(NamedTuple):
         interval: noise levels at which it was applied; None for all.
         samples: samples in model space.
         accuracy: share of them that are of the class that was asked for.
-        distance: sliced Wasserstein distance to the held-out data; not a number if a sample is not finite.
+        distance: sliced Wasserstein distance to the held-out data; infinite if a sample is not finite.
     """
 
     scale: float
     interval: tuple[float, float] | None
     samples: Float[np.ndarray, "n *event"]
-    accuracy: float
-    distance: float
+    accuracy: Share
+    distance: Distance
 
 
 class Study(NamedTuple):
@@ -90,30 +112,35 @@ class Study(NamedTuple):
         labels: class that was asked for, of each sample.
         runs: the runs.
         accuracy: accuracy of the neighbours on held-out data.
-        floor: distance of as many training data to the held-out data.
+        floor: distance of training data to the held-out data, over draws with the classes of the samples.
     """
 
     title: str
     labels: Int[np.ndarray, "n"]
     runs: tuple[Run, ...]
-    accuracy: float
-    floor: float
+    accuracy: Share
+    floor: Distance
 
 
 def run(folder: str | Path, out: str | Path, options: Options | None = None) -> str:
     """Sample a class-conditional workdir at several guidance scales, and write ``OUT.npz`` and ``OUT.png``.
 
+    The .npz holds the fields of :class:`Run`, stacked; accuracies and distances, like those of the data
+    (``data_accuracy`` and ``floor``), are pairs of a value and its error.
+
     Returns:
         The results as text.
 
     Raises:
-        ValueError: if the folder is no workdir, or its network was not trained with and without classes.
+        ValueError: if the folder is no workdir, its network was not trained with and without classes, or training saw
+            the held-out data.
     """
     study = measure(folder, options or Options())
     columns = {name: np.asarray([getattr(each, name) for each in study.runs]) for name in Run._fields[2:]}
     intervals = np.asarray([each.interval or (-np.inf, np.inf) for each in study.runs])
     arrays: dict[str, Any] = {**columns, "interval": intervals, "scale": [each.scale for each in study.runs]}
-    write(Path(out), figure.picture(study), {**arrays, "labels": study.labels})
+    arrays |= {"labels": study.labels, "data_accuracy": study.accuracy, "floor": study.floor}
+    write(Path(out), figure.picture(study), arrays)
     return figure.table(study)
 
 
@@ -129,21 +156,23 @@ def measure(folder: str | Path, options: Options) -> Study:
     if labels is None or not config.model.label_dropout > 0.0:
         raise ValueError(f"workdir = {str(folder)!r}: must hold a class-conditional model with model.label_dropout > 0")
     (known, classes), (reference, true_classes) = (_labelled(config, split) for split in (None, options.held_out))
+    check_held_out(options.held_out, known, reference)
     neighbours = KNeighborsClassifier(_NEIGHBOURS).fit(_flat(known), classes)
     chosen, runs = _chosen(trained, options), []
+    measure = SlicedWasserstein(reference)
     progress = Progress("guidance", len(chosen), "runs")
     for scale, interval in chosen:
         samples = _samples(trained, scale, interval, labels, options.seed)
         finite = np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
         told = neighbours.predict(_flat(np.nan_to_num(samples)))
-        distance = sliced_wasserstein(samples, reference) if finite.all() else float("nan")
-        runs.append(Run(scale, interval, samples, float(np.mean(finite & (told == labels))), distance))
+        distance = with_spread(samples, measure, labels=labels)
+        runs.append(Run(scale, interval, samples, Share.of(finite & (told == labels)), distance))
         progress.update(len(runs))
     progress.close()
-    rows = np.random.default_rng(options.seed).permutation(len(known))[: options.num]
-    floor = sliced_wasserstein(known[rows], reference)
+    base = floor(known, options.num, measure, labels=classes, like=labels)
     title = f"{config.data.name}, {config.schedule.name}, {config.target.name}, step {trained.step}"
-    return Study(title, labels, tuple(runs), float(neighbours.score(_flat(reference), true_classes)), floor)
+    accuracy = Share.of(neighbours.predict(_flat(reference)) == true_classes)
+    return Study(title, labels, tuple(runs), accuracy, base)
 
 
 def _chosen(trained: Trained, options: Options) -> list[tuple[float, tuple[float, float] | None]]:

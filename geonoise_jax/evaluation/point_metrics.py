@@ -10,6 +10,49 @@ from jaxtyping import Float
 _PROJECTIONS = 1024
 
 
+class SlicedWasserstein:
+    """The sliced 2-Wasserstein distance to one reference set (Bonneel et al. 2015), for many sets of points.
+
+    The root of the mean, over random unit directions, of the squared 2-Wasserstein distance of the projections; the
+    latter is exact, also for sets of different sizes. Two samples of one distribution are a positive distance apart,
+    which shrinks with their sizes: compare with such a floor (:mod:`geonoise_jax.evaluation.floors`).
+
+    Args:
+        reference: m points.
+        num_projections: number of directions.
+        seed: seed of the directions, which are the same for every set.
+
+    Raises:
+        ValueError: if the reference is empty or a coordinate is not finite.
+    """
+
+    def __init__(
+        self, reference: Float[np.ndarray, "m *event"], *, num_projections: int = _PROJECTIONS, seed: int = 0
+    ) -> None:
+        flat = _flat("y", reference)
+        directions = np.random.default_rng(seed).standard_normal((flat.shape[1], num_projections))
+        self._event = reference.shape[1:]
+        self._directions = directions / np.linalg.norm(directions, axis=0)
+        self._sorted = self._project(flat)
+
+    def __call__(self, points: Float[np.ndarray, "n *event"]) -> float:
+        """Return the distance of n points to the reference.
+
+        Raises:
+            ValueError: if there is no point, its shape is another one, or a coordinate is not finite.
+        """
+        flat = _flat("x", points)
+        if points.shape[1:] != self._event:
+            raise ValueError(f"x.shape[1:] = {points.shape[1:]}: must equal y.shape[1:] = {self._event}")
+        weights, rows, reference_rows = _coupling(len(flat), self._sorted.shape[1])
+        squared = (self._project(flat)[:, rows] - self._sorted[:, reference_rows]) ** 2 @ weights
+        return math.sqrt(squared.mean())
+
+    def _project(self, flat: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "p n"]:
+        """Return the sorted projections, one direction a row."""
+        return np.sort(self._directions.T @ flat.T, axis=1)
+
+
 def sliced_wasserstein(
     x: Float[np.ndarray, "n *event"],
     y: Float[np.ndarray, "m *event"],
@@ -17,11 +60,7 @@ def sliced_wasserstein(
     num_projections: int = _PROJECTIONS,
     seed: int = 0,
 ) -> float:
-    """Return the sliced 2-Wasserstein distance of two empirical distributions (Bonneel et al. 2015).
-
-    The root of the mean, over random unit directions, of the squared 2-Wasserstein distance of the projections; the
-    latter is exact, also for sets of different sizes. Two samples of one distribution are a positive distance apart,
-    which shrinks with their sizes: compare with such a floor.
+    """Return the sliced 2-Wasserstein distance of two empirical distributions, see :class:`SlicedWasserstein`.
 
     Args:
         x: n points.
@@ -32,15 +71,7 @@ def sliced_wasserstein(
     Raises:
         ValueError: if a set is empty, the shapes differ, or a coordinate is not finite.
     """
-    flat_x, flat_y = _flat("x", x), _flat("y", y)
-    if x.shape[1:] != y.shape[1:]:
-        raise ValueError(f"x.shape[1:] = {x.shape[1:]}: must equal y.shape[1:] = {y.shape[1:]}")
-    directions = np.random.default_rng(seed).standard_normal((flat_x.shape[1], num_projections))
-    directions /= np.linalg.norm(directions, axis=0)
-    weights, rows_x, rows_y = _coupling(len(flat_x), len(flat_y))
-    sorted_x, sorted_y = np.sort(flat_x @ directions, axis=0), np.sort(flat_y @ directions, axis=0)
-    squared = weights @ (sorted_x[rows_x] - sorted_y[rows_y]) ** 2
-    return math.sqrt(squared.mean())
+    return SlicedWasserstein(y, num_projections=num_projections, seed=seed)(x)
 
 
 def _flat(name: str, points: np.ndarray) -> np.ndarray:

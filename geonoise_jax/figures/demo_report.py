@@ -14,13 +14,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from geonoise_jax.figures.pictures import image_grid, to_pixels
-from geonoise_jax.figures.text import aligned
+from geonoise_jax.figures.text import aligned, with_error
 from geonoise_jax.progress import duration
 
 if TYPE_CHECKING:
     from geonoise_jax.demo import Baselines, Outcome
+    from geonoise_jax.evaluation.floors import Distance
 
 _SHOWN = 36
+_HEADING = ("model", "distance", "x floor", "training", "sampling")
 # A blind model breaks at this multiple of its twin's distance; a twin has learnt at this share of that of noise.
 _BREAKS = 2.0
 _LEARNT = 0.25
@@ -54,20 +56,43 @@ _COLUMNS = 6
 
 
 def table(outcomes: Sequence[Outcome], baselines: Baselines) -> str:
-    """Return the results as aligned text, one model a line."""
-    rows = [("model", "distance", "x floor", "training", "sampling"), *(_row(o, baselines) for o in outcomes)]
-    rows += [
-        ("training digits (floor)", f"{baselines.floor:.3f}", "1.0", "", ""),
-        ("Gaussian noise", f"{baselines.noise:.3f}", f"{baselines.noise / baselines.floor:.1f}", "", ""),
+    """Return the results as aligned text, one model a line, and what is seen."""
+    rows = [_HEADING, *(_row(outcome, baselines) for outcome in outcomes), *_scale(baselines)]
+    count = len(outcomes[0].samples)
+    return "\n".join(
+        [
+            *aligned(rows, left=len(_HEADING)),
+            "",
+            *meaning(count, baselines),
+            "",
+            *reached(outcomes, baselines),
+            *findings(outcomes, baselines),
+        ]
+    )
+
+
+def meaning(count: int, baselines: Baselines) -> list[str]:
+    """Return sentences: what varies by what stands behind each distance, and what that leaves out."""
+    return [
+        f"+-: standard deviation of the distance of {count} samples or digits; the floor is a mean over draws. "
+        "Of two rows, differences below twice the root of the sum of both squares are within the spread.",
+        "All rows share the held-out digits, and other ones would move all rows together, by about "
+        f"{baselines.held_out:.1g}. Each model is one training run, whose own scatter is not measured.",
     ]
-    lines = aligned(rows, left=len(rows[0]))
-    return "\n".join([*lines, "", *findings(outcomes, baselines)])
+
+
+def reached(outcomes: Sequence[Outcome], baselines: Baselines) -> list[str]:
+    """Return a sentence that names the models which are as near as training digits, or nothing without models."""
+    near = [_name(each) for each in outcomes if not each.distance.differs(baselines.floor)]
+    said = f"As near to the held-out digits as training digits, within the spread: {'; '.join(near) or 'no model'}."
+    return [said] if outcomes else []
 
 
 def findings(outcomes: Sequence[Outcome], baselines: Baselines) -> list[str]:
     """Return one sentence per system: what happened to its blind model, beside what the paper claims.
 
-    There is no verdict on a blind model whose conditional twin has not learnt to sample either.
+    There is no verdict on a blind model whose conditional twin has not learnt to sample either, nor on one whose
+    distance from its twin cannot be told from the limit.
     """
     sentences = []
     for system, (claim, breaks) in CLAIMS.items():
@@ -78,20 +103,24 @@ def findings(outcomes: Sequence[Outcome], baselines: Baselines) -> list[str]:
     return sentences
 
 
-def _verdict(blind: float, twin: float, baselines: Baselines, *, expect_break: bool) -> tuple[str, str]:
+def _verdict(blind: Distance, twin: Distance, baselines: Baselines, *, expect_break: bool) -> tuple[str, str]:
     """What happened, and whether that is what the paper says."""
-    if not twin <= _LEARNT * baselines.noise:
+    if not twin.range()[1] <= _LEARNT * baselines.noise.value:
         return (
-            f"no verdict here, since its conditional twin does not sample digits yet (distance {twin:.3f}, more than "
-            f"{_LEARNT:g} of that of noise); train longer.",
+            f"no verdict here, since its conditional twin does not sample digits yet (distance {with_error(*twin)}, "
+            f"not clearly less than {_LEARNT:g} of that of noise); train longer.",
             "",
         )
-    ratio = blind / twin
-    breaks = not ratio <= _BREAKS
-    happened = (
-        f"blind {'breaks' if breaks else 'works'} here ({ratio:.1f} times the distance of its conditional twin; more "
-        f"than {_BREAKS:g} counts as breaking)."
-    )
+    ratio = blind.over(twin)
+    how = f"{with_error(*ratio)} times as far from the digits as its conditional twin"
+    if not blind.differs(twin):
+        how = f"as near to the digits as its conditional twin within the spread: {with_error(*ratio)} times as far"
+    rule = f"more than {_BREAKS:g} counts as breaking"
+    low, high = ratio.range()
+    if low <= _BREAKS < high:
+        return f"no verdict here ({how}; {rule}, which the spread does not tell); draw more samples.", ""
+    breaks = not high <= _BREAKS
+    happened = f"blind {'breaks' if breaks else 'works'} here ({how}; {rule})."
     return happened, " Agrees." if breaks == expect_break else " DISAGREES."
 
 
@@ -117,19 +146,21 @@ def page(outcomes: Sequence[Outcome], baselines: Baselines, held_out: np.ndarray
         f"<figcaption>{html.escape(title)}</figcaption></figure>"
         for title, images in grids
     )
-    rows = "".join(_table_row(_row(outcome, baselines)) for outcome in outcomes)
-    notes = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in findings(outcomes, baselines))
+    rows = "".join(map(_table_row, [*(_row(outcome, baselines) for outcome in outcomes), *_scale(baselines)]))
+    count = len(outcomes[0].samples)
+    notes = "".join(
+        f"<li>{html.escape(sentence)}</li>"
+        for sentence in [*reached(outcomes, baselines), *findings(outcomes, baselines)]
+    )
     return _PAGE.format(
         grids=cells,
         rows=rows,
         notes=notes,
-        floor=f"{baselines.floor:.3f}",
-        noise=f"{baselines.noise:.3f}",
-        noise_ratio=f"{baselines.noise / baselines.floor:.1f}",
+        meaning=html.escape(" ".join(meaning(count, baselines))),
         curves=_embed(_png(_curves(outcomes))),
         steps=steps,
         models=len(outcomes),
-        count=len(outcomes[0].samples),
+        count=count,
         held_out=len(held_out),
         seconds=duration(seconds),
     )
@@ -146,11 +177,20 @@ def _name(outcome: Outcome) -> str:
 def _row(outcome: Outcome, baselines: Baselines) -> tuple[str, ...]:
     return (
         _name(outcome),
-        f"{outcome.distance:.3f}",
-        f"{outcome.distance / baselines.floor:.1f}",
+        with_error(*outcome.distance),
+        with_error(*outcome.distance.over(baselines.floor)),
         duration(outcome.train_seconds),
         duration(outcome.sample_seconds),
     )
+
+
+def _scale(baselines: Baselines) -> list[tuple[str, ...]]:
+    """Return the rows that give the others a scale."""
+    ratio = with_error(*baselines.noise.over(baselines.floor))
+    return [
+        ("training digits (floor)", with_error(*baselines.floor), "1", "", ""),
+        ("Gaussian noise", with_error(*baselines.noise), ratio, "", ""),
+    ]
 
 
 def _grid(images: np.ndarray) -> Image.Image:
@@ -221,11 +261,10 @@ beforehand: all comes from the runs in the folder of this page, the last call of
 <table>
 <tr><th>model</th><th>distance</th><th>&times; floor</th><th>training</th><th>sampling</th></tr>
 {rows}
-<tr><td>training digits (floor)</td><td>{floor}</td><td>1.0</td><td></td><td></td></tr>
-<tr><td>Gaussian noise</td><td>{noise}</td><td>{noise_ratio}</td><td></td><td></td></tr>
 </table>
 <p>Sliced 2-Wasserstein distance between {count} samples and {held_out} held-out digits, pixels in [&minus;1, 1].
 The floor is the distance of {count} training digits to the same held-out digits. Times include compilation.</p>
+<p>{meaning}</p>
 <ul>{notes}</ul>
 <h2>Training loss</h2>
 <img class="curves" alt="training loss by step" src="{curves}">

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from geonoise_jax.figures.pictures import image_grid, to_image, to_pixels
-from geonoise_jax.figures.text import aligned
+from geonoise_jax.figures.text import aligned, with_error
 
 if TYPE_CHECKING:
-    from geonoise_jax.evaluation.guidance import Run, Study
+    from geonoise_jax.evaluation.guidance import Run, Share, Study
 
 _OF_A_CLASS = 2
 
@@ -22,12 +22,19 @@ def table(study: Study) -> str:
     heading = (
         f"{study.title}: {len(study.labels)} samples per run\n"
         "of its class: share of samples whose nearest training data have the class that was asked for\n"
-        "distance: sliced 2-Wasserstein, to held-out data"
+        "distance: sliced 2-Wasserstein, to held-out data; data: mean over draws of training data, classes alike\n"
+        "+-: standard deviation over such samples; the held-out data and the network are the same for all"
     )
     rows = [["scale", "noise levels", "of its class", "distance"]]
-    rows += [[f"{run.scale:g}", _levels(run), f"{run.accuracy:.1%}", f"{run.distance:.3f}"] for run in study.runs]
-    rows.append(["data", "", f"{study.accuracy:.1%}", f"{study.floor:.3f}"])
-    return "\n".join([heading, "", *aligned(rows, left=2)])
+    rows += [[f"{run.scale:g}", _levels(run), _percent(run.accuracy), with_error(*run.distance)] for run in study.runs]
+    rows.append(["data", "", _percent(study.accuracy), with_error(*study.floor)])
+    return "\n".join([heading, "", *aligned(rows, left=2), "", *findings(study)])
+
+
+def findings(study: Study) -> list[str]:
+    """Return a sentence that names the runs which are as near to the held-out data as training data."""
+    near = [f"{run.scale:g} ({_levels(run)})" for run in study.runs if not run.distance.differs(study.floor)]
+    return [f"As near to the held-out data as training data, within the spread: {'; '.join(near) or 'no scale'}."]
 
 
 def picture(study: Study) -> Image.Image:
@@ -47,14 +54,17 @@ def picture(study: Study) -> Image.Image:
     return to_image(figure)
 
 
-def _curve(axes: Any, study: Study, name: str, reference: float) -> None:
+def _curve(axes: Any, study: Study, name: str, reference: tuple[float, float]) -> None:
     for limited, label in ((False, "at all noise levels"), (True, "in the middle")):
         # Without guidance there is nothing to limit: that run belongs to both curves.
         runs = [run for run in study.runs if run.scale == 1.0 or (run.interval is not None) == limited]
         runs.sort(key=lambda run: run.scale)
         if runs:
-            axes.plot([run.scale for run in runs], [getattr(run, name) for run in runs], marker=".", label=label)
-    axes.axhline(reference, color="0.6", linestyle="--", label="data")
+            values, errors = zip(*(getattr(run, name) for run in runs), strict=True)
+            axes.errorbar([run.scale for run in runs], values, errors, marker=".", capsize=2, label=label)
+    value, error = reference
+    axes.axhline(value, color="0.6", linestyle="--", label="data")
+    axes.axhspan(value - error, value + error, color="0.6", alpha=0.2, linewidth=0)
 
 
 def _show_samples(axes: Any, study: Study) -> None:
@@ -71,3 +81,7 @@ def _show_samples(axes: Any, study: Study) -> None:
 
 def _levels(run: Run) -> str:
     return "all" if run.interval is None else f"{run.interval[0]:.3g} to {run.interval[1]:.3g}"
+
+
+def _percent(share: Share) -> str:
+    return f"{share.value:.1%} +- {share.error:.1%}"

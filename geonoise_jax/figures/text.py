@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 
@@ -21,3 +22,22 @@ def aligned(rows: Iterable[Sequence[str]], *, left: int = 1) -> list[str]:
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return lines
+
+
+def with_error(mean: float, error: float, *, digits: int | None = None, sign: str = "") -> str:
+    """Return ``mean +- error``, both written to the digits of the error that count.
+
+    Args:
+        mean: the number; one that is not finite stands alone.
+        error: its standard error or spread, not negative; without a finite one above zero, four digits are written.
+        digits: significant digits of the error; by default one, or two where the first is a 1.
+        sign: "+" for a sign on positive numbers too.
+    """
+    if not math.isfinite(mean):
+        return f"{mean:{sign}}"
+    if not 0.0 < error < math.inf:
+        return f"{mean:{sign}.4f} +- {error:.4f}"
+    count = digits or (2 if f"{error:.0e}".startswith("1") else 1)
+    exponent = int(f"{error:.{count - 1}e}".partition("e")[2])
+    places = max(0, count - 1 - exponent)
+    return f"{mean:{sign}.{places}f} +- {error:.{places}f}"
