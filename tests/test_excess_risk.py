@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -268,6 +269,12 @@ def test_memory_is_told_from_generalisation_by_held_out_loss(gap: float, words: 
     assert ("does not become the field of its training points" in said) == (gap < -0.1)
 
 
+def test_findings_have_errors() -> None:
+    approach, memory = findings_of(-0.2)
+    assert "went from 0.200 +- 0.010 before training to 0.200 +- 0.010 after 5 steps" in approach
+    assert "differ by -0.200 +- 0.010, and their fields by 0.200 +- 0.010" in memory
+
+
 def test_findings_say_whether_the_identity_holds() -> None:
     assert "excess and gap agree at every step (|z| <= 0.0)" in findings_of(0.2)[0]
     assert "excess and gap DISAGREE at every step (|z| <= 9.0)" in findings_of(0.2, cross=-0.09)[0]
@@ -291,8 +298,10 @@ def test_bad_input(finished: tuple[ConfigDict, Path], tmp_path: Path) -> None:
     choice, folder = finished
     with pytest.raises(ValueError, match="no such folder"):
         excess_risk.run(tmp_path / "none", tmp_path / "out")
-    with pytest.raises(ValueError, match="held_out = 'train': must be another split than the one trained on"):
-        excess_risk.run(folder, tmp_path / "out", Options(held_out="train"))
+    for split, shared, num in (("train", 200, 200), ("train[:50%]", 100, 100), ("train[190:]+test", 10, 30)):
+        said = f"held_out = {split!r}: {shared} of its {num} points are points of the training split"
+        with pytest.raises(ValueError, match=re.escape(said)):
+            excess_risk.run(folder, tmp_path / "out", Options(held_out=split))
     only_files = tmp_path / "run"
     only_files.mkdir()
     for name in ("config.json", "data.json"):

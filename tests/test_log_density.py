@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.stub_networks import Stub
 from tests.training_runs import circles
 
 SIGMA, DIM = 0.7, 3
+TRAINING = SIGMA * np.random.default_rng(1).standard_normal((30, DIM)).astype(np.float32)
 POINTS = SIGMA * np.random.default_rng(0).standard_normal((40, DIM)).astype(np.float32)
 
 
@@ -42,7 +44,8 @@ def study_of(monkeypatch: pytest.MonkeyPatch, shift: float) -> Study:
     facts: Any = None
     trained = Trained(field, config.load("configs/circles.py:dual_score"), facts, 7)
     monkeypatch.setattr(log_density, "restore_field", lambda *_: trained)
-    monkeypatch.setattr(log_density, "laws", lambda _: ({"population": Gaussian([0.0] * DIM, [SIGMA**2] * DIM)}, None))
+    population = {"population": Gaussian([0.0] * DIM, [SIGMA**2] * DIM)}
+    monkeypatch.setattr(log_density, "laws", lambda _: (population, FiniteSet(TRAINING)))
     monkeypatch.setattr(log_density.build, "finite_set", lambda *_: FiniteSet(POINTS))
     return log_density.measure("run", Options(num=64, levels=6))
 
@@ -57,7 +60,36 @@ def test_an_exact_density_differs_by_what_it_is_changed_by(monkeypatch: pytest.M
     np.testing.assert_allclose(shifted.learnt, study.learnt - np.where(low, 2.0, 0.0), atol=1e-4)
     text = figure.table(shifted)
     assert text.startswith("circles, VE, step 7: log p(u | t) in nats, 3 dimensions, means over 64 held-out points\n")
-    assert [float(line.split()[3]) for line in text.splitlines()[5:]] == [-2.0] * 3 + [0.0] * 3
+    cells = [re.split(r" {2,}", line.strip()) for line in text.splitlines()[6:]]
+    differences = [[float(part) for part in row[3].split(" +- ")] for row in cells]
+    np.testing.assert_allclose([value for value, _ in differences], [-2.0] * 3 + [0.0] * 3, atol=1e-3)
+    assert all(error < 1e-3 for _, error in differences)
+    means, errors = zip(*([float(part) for part in row[1].split(" +- ")] for row in cells), strict=True)
+    np.testing.assert_allclose(means, shifted.learnt.mean(1), rtol=0.01)
+    np.testing.assert_allclose(errors, shifted.error(shifted.learnt), rtol=0.34)
+
+
+def test_standard_errors_count_a_point_that_is_noised_again_once() -> None:
+    """The scatter of means over repeated choices of the points and their noise."""
+    rng = np.random.default_rng(0)
+
+    def study(rows: np.ndarray, levels: int) -> tuple[Study, np.ndarray]:
+        points, noise = rng.standard_normal((levels, rows.max() + 1)), rng.standard_normal((levels, len(rows)))
+        values = points[:, rows] + 0.5 * noise
+        return Study("", 1, np.ones(levels), values, {}, rows), values
+
+    for rows in (np.arange(60), np.arange(60) % 20, rng.integers(0, 40, 60)):
+        made, values = study(rows, 3000)
+        assert np.sqrt(np.square(made.error(values)).mean()) == pytest.approx(values.mean(1).std(), rel=0.08)
+    single, values = study(np.arange(60), 5)
+    np.testing.assert_allclose(single.error(values), values.std(1, ddof=1) / np.sqrt(60))
+
+
+def test_held_out_points_that_training_saw_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    study_of(monkeypatch, 0.0)
+    monkeypatch.setattr(log_density.build, "finite_set", lambda *_: FiniteSet(np.concatenate([POINTS, TRAINING[:3]])))
+    with pytest.raises(ValueError, match="held_out = 'test': 3 of its 43 points are points of the training split"):
+        log_density.measure("run", Options())
 
 
 def test_study_of_a_run(tmp_path: Path) -> None:
@@ -67,7 +99,8 @@ def test_study_of_a_run(tmp_path: Path) -> None:
     assert ended.status == 0, ended.err
     assert ended.out.splitlines()[-1] == str(tmp_path / "new" / "a.png")
     arrays = np.load(tmp_path / "new" / "a.npz")
-    assert set(arrays) == {"title", "dim", "noise", "learnt", "exact population", "exact training set"}
+    exact = {"exact population", "exact training set", "error population", "error training set"}
+    assert set(arrays) == {"title", "dim", "noise", "learnt", "rows", *exact}
     assert arrays["learnt"].shape == arrays["exact population"].shape == (13, 256)
     # At the highest level nothing is left to learn, and all are one.
     for name in ("exact population", "exact training set"):

@@ -3,6 +3,10 @@
 At high noise the exact densities of the training set, of the population and of held-out points are one, so that the
 learnt density has one value to take, constant included. Below, the training set's density falls into its points; a
 network that generalises does not follow it there.
+
+Means have standard errors, which cover the choice of the held-out points and their noise, and nothing else: the network
+and the training set, which the training set's density is of, are the ones at hand. The levels share their points, so
+that errors of neighbouring levels go together.
 """
 
 from __future__ import annotations
@@ -15,10 +19,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from geonoise_jax import build
 from geonoise_jax.evaluation.excess_risk import laws
+from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.restore import restore_field
 from geonoise_jax.exact import Distribution
 from geonoise_jax.fields import DensityField
@@ -66,6 +71,7 @@ class Study(NamedTuple):
         noise: noise-to-signal ratios b / a, ascending.
         learnt: log p(u | t) of the network, normalised at t_max.
         exact: that of each law of the data, by name.
+        rows: the held-out point behind each observation.
     """
 
     title: str
@@ -73,6 +79,19 @@ class Study(NamedTuple):
     noise: Float[np.ndarray, "L"]
     learnt: Float[np.ndarray, "L n"]
     exact: dict[str, Float[np.ndarray, "L n"]]
+    rows: Int[np.ndarray, "n"]
+
+    def error(self, values: Float[np.ndarray, "L n"]) -> Float[np.ndarray, "L"]:
+        """Return the standard error of the mean over observations; those of one held-out point count as one cluster.
+
+        That is the sandwich estimate of independent clusters (Cameron & Miller 2015, "A practitioner's guide to
+        cluster-robust inference", equation 11), of single observations the usual one.
+        """
+        clusters, members = np.unique(self.rows, return_inverse=True)
+        sums = np.zeros((len(values), len(clusters)))
+        np.add.at(sums.T, members, (values - values.mean(1, keepdims=True)).T)
+        count = max(len(clusters), 2)
+        return np.sqrt(np.square(sums).sum(1) * count / (count - 1.0)) / values.shape[1]
 
 
 def run(folder: str | Path, out: str | Path, options: Options | None = None) -> str:
@@ -82,11 +101,12 @@ def run(folder: str | Path, out: str | Path, options: Options | None = None) -> 
         The results as text.
 
     Raises:
-        ValueError: if the folder is no workdir, or its network is no density.
+        ValueError: if the folder is no workdir, its network is no density, or training saw the held-out points.
     """
     study, out = measure(folder, options or Options()), Path(out)
     arrays: dict[str, Any] = {f"exact {name}": values for name, values in study.exact.items()}
     arrays |= {name: value for name, value in study._asdict().items() if name != "exact"}
+    arrays |= {f"error {name}": study.error(study.learnt - values) for name, values in study.exact.items()}
     write(out, figure.picture(study), arrays)
     return figure.table(study)
 
@@ -103,8 +123,9 @@ def measure(folder: str | Path, options: Options) -> Study:
         raise ValueError(f"workdir = {str(folder)!r}: must hold a density (dual_score), not a {type(field).__name__}")
     key_norm, key_rows, key_eps = jax.random.split(root_key(options.seed), 3)
     field = field.normalised(key_norm)
-    known, _ = laws(config)
+    known, training = laws(config)
     points = build.finite_set(config, options.held_out)
+    check_held_out(options.held_out, np.asarray(training.points), np.asarray(points.points))
     rows = jax.random.choice(key_rows, points.num_points, (options.num,), options.num > points.num_points)
     x = jnp.asarray(points.points)[rows]
     learnt: list[np.ndarray] = []
@@ -121,7 +142,7 @@ def measure(folder: str | Path, options: Options) -> Study:
     progress.close()
     stacked = {name: np.stack(values) for name, values in exact.items()}
     title = f"{config.data.name}, {config.schedule.name}, step {trained.step}"
-    return Study(title, x[0].size, np.asarray(noise), np.stack(learnt), stacked)
+    return Study(title, x[0].size, np.asarray(noise), np.stack(learnt), stacked, np.asarray(rows))
 
 
 def _observations(

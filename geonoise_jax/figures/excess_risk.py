@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from geonoise_jax.figures.pictures import to_image
-from geonoise_jax.figures.text import aligned
+from geonoise_jax.figures.text import aligned, with_error
 
 if TYPE_CHECKING:
     from geonoise_jax.evaluation.excess_risk import Estimate, Summary
@@ -47,7 +46,7 @@ def curves(summary: Summary) -> Image.Image:
 def _heading(summary: Summary) -> str:
     return (
         f"{summary.title}\n"
-        f"{summary.num} draws per split; weighted squares, means over entries, with standard errors.\n"
+        f"{summary.num} draws per split; weighted squares, means over entries, with standard errors over such draws.\n"
         "excess: E w|f - f*|^2, f the network and f* the exact field of a law of the data.\n"
         "gap: loss of f less that of f*, on the same draws. Where the draws follow the law (marked *), excess and gap\n"
         "have one expectation; z is their difference in standard errors."
@@ -83,14 +82,14 @@ def _by_level(summary: Summary) -> str:
 
 
 def _approach(summary: Summary, law: int, split: int) -> str:
-    excess, floor = summary.excess.mean[:, law, split], summary.floor.mean[law, split]
+    excess, floor = _cells(summary.excess, np.s_[:, law, split]), summary.floor.mean[law, split]
+    share = summary.excess.mean[-1, law, split] / floor
     worst = np.abs(_z(summary, np.s_[:, law, split])).max()
     identity = "agree" if worst <= _SEEN else "DISAGREE"
     return (
         f"Exact field of the {summary.laws[law]}, {summary.splits[split]} draws: the excess risk went from "
-        f"{excess[0]:.3g} before training to {excess[-1]:.3g} after {summary.steps[-1]} steps, "
-        f"{100 * excess[-1] / floor:.2g}% of the floor {floor:.3g}; excess and gap {identity} at every step "
-        f"(|z| <= {worst:.1f})."
+        f"{excess[0]} before training to {excess[-1]} after {summary.steps[-1]} steps, {100 * share:.2g}% of the floor "
+        f"{floor:.3g}; excess and gap {identity} at every step (|z| <= {worst:.1f})."
     )
 
 
@@ -98,6 +97,7 @@ def _memory(summary: Summary, law: int) -> str:
     """Compare the network with the field of its training points where memory does not help."""
     split = summary.splits.index("held out")
     gap, error = (part[-1, law, split] for part in (summary.gap.mean, summary.gap.error))
+    (apart,) = _cells(summary.excess, np.s_[-1:, law, split])
     seen = (
         "cannot be told apart from" if abs(gap) <= _SEEN * error else "is worse than" if gap > 0 else "is better than"
     )
@@ -106,7 +106,7 @@ def _memory(summary: Summary, law: int) -> str:
     )
     return (
         f"On held-out draws the network {seen} the exact field of the training points: their losses differ by "
-        f"{gap:+.3g} +- {error:.1g}, and their fields by {summary.excess.mean[-1, law, split]:.3g}.{meaning}"
+        f"{with_error(gap, error, sign='+')}, and their fields by {apart}.{meaning}"
     )
 
 
@@ -120,13 +120,7 @@ def _z_scores(summary: Summary, at: Any) -> list[str]:
 
 
 def _cells(terms: Estimate, at: Any) -> list[str]:
-    return [_cell(mean, error) for mean, error in zip(terms.mean[at], terms.error[at], strict=True)]
-
-
-def _cell(mean: float, error: float) -> str:
-    """Write a mean to the second digit of its error."""
-    places = max(0, 1 - math.floor(math.log10(error))) if 0 < error < math.inf else 4
-    return f"{mean:.{places}f} +- {error:.{places}f}"
+    return [with_error(mean, error, digits=2) for mean, error in zip(terms.mean[at], terms.error[at], strict=True)]
 
 
 def _plot_losses(summary: Summary, axes: Any) -> None:

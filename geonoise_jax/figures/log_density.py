@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from geonoise_jax.figures.pictures import to_image
-from geonoise_jax.figures.text import aligned
+from geonoise_jax.figures.text import aligned, with_error
 
 if TYPE_CHECKING:
     from geonoise_jax.evaluation.log_density import Study
@@ -21,16 +21,21 @@ def table(study: Study) -> str:
     for name in study.exact:
         header += [f"exact, {name}", "difference", "spread"]
     for level, noise in enumerate(study.noise):
-        row = [f"{noise:.3g}", f"{study.learnt[level].mean():.2f}"]
+        row = [f"{noise:.3g}", _mean(study, study.learnt, level)]
         for values in study.exact.values():
-            difference = study.learnt[level] - values[level]
-            row += [f"{values[level].mean():.2f}", f"{difference.mean():+.2f}", f"{difference.std():.2f}"]
+            difference = study.learnt - values
+            row += [_mean(study, values, level), _mean(study, difference, level, "+"), f"{difference[level].std():.2f}"]
         rows.append(row)
     heading = (
         f"{study.title}: log p(u | t) in nats, {study.dim} dimensions, means over {study.learnt.shape[1]} held-out "
-        "points\nwith noise; difference: learnt less exact; spread: its standard deviation over the observations."
+        "points\nwith noise; difference: learnt less exact; spread: its standard deviation over the observations.\n"
+        "+-: standard error of the mean over held-out points and noise, for this network and this training set."
     )
     return "\n".join([heading, "", *aligned([header, *rows], left=0)])
+
+
+def _mean(study: Study, values: np.ndarray, level: int, sign: str = "") -> str:
+    return with_error(values[level].mean(), study.error(values)[level], sign=sign)
 
 
 def picture(study: Study) -> Image.Image:
