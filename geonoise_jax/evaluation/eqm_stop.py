@@ -3,7 +3,11 @@ r"""What the adaptive stop of Equilibrium Matching saves (Wang & Du 2025, 2510.0
 An adaptive sample stops as soon as its field is small, ``|f| / sqrt(D) <= tolerance``; samples of a fixed budget all
 take the same number of evaluations, which must serve the slowest. Both follow the same path, so they are compared at
 the same distance to the data: the fixed budget is the smallest one that reaches the 90% quantile of distances of the
-adaptive samples.
+adaptive samples. It is chosen on every other sample and judged on those between, so that no sample is judged by a
+budget that was fitted to it.
+
+What is saved, 1 - (mean evaluations of the judged) / budget, has a 95% interval from the bootstrap over samples, in
+which the choice of the budget is repeated each time (percentile method, Efron & Tibshirani 1993, chapter 13).
 
 By default the field is the exact blind one of 16 points on a circle in R^D, so that nothing but the sampler counts; the
 starts are pure noise, and data at noise levels spread evenly from t_min to t_max. Given a workdir, its trained field is
@@ -44,6 +48,7 @@ NOISE, MIXED = "pure noise", "mixed levels"
 STARTS = (MIXED, NOISE)
 DESCENTS = ("eqm_descent", "eqm_nesterov", "eqm_nesterov_released")
 _ROUNDING = 1e-5
+_RESAMPLES = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Options:
     Attributes:
         dims: dimensions D of the exact fields.
         workdir: workdir of a trained EqM network to use instead.
-        num: samples per start.
+        num: samples per start; half of them choose the fixed budget.
         decay: g(t) of the exact fields' target, see :class:`geonoise_jax.process.targets.Equilibrium`.
         step_size: length of a step.
         momentum: of both Nesterov forms.
@@ -74,7 +79,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Validate what the samplers and the process do not."""
-        for name, value, low in (*(("dims", dim, 2) for dim in self.dims), ("num", self.num, 10)):
+        for name, value, low in (*(("dims", dim, 2) for dim in self.dims), ("num", self.num, 20)):
             if value < low:
                 raise ValueError(f"{name} = {value}: must be at least {low}")
         if not self.dims:
@@ -94,9 +99,13 @@ class Case(NamedTuple):
         evaluations: of each adaptive sample.
         converged: whether it stopped, rather than ran out of steps.
         distance: its distance to the nearest point of the data.
-        path: 90% quantile of that distance after 1, 2, ... evaluations of everyone, as many as the slowest adaptive
-            sample of this field and sampler took.
-        budget: the smallest fixed budget with which that quantile is at most the adaptive samples'; 0 if none is.
+        path: 90% quantile of that distance after 1, 2, ... evaluations of everyone who chooses, as many as the slowest
+            adaptive sample of this field and sampler took.
+        budget: the smallest fixed budget with which that quantile is at most the adaptive one of the same samples; 0 if
+            none is.
+        fixed_distance: distance of each judged sample after the fixed budget; not a number if there is none.
+        saved: share of the evaluations that stopping saves the judged samples; not a number if there is no budget.
+        interval: ends of its 95% interval; not numbers if a resample has no budget.
     """
 
     field: str
@@ -107,6 +116,9 @@ class Case(NamedTuple):
     distance: Float[np.ndarray, "n"]
     path: Float[np.ndarray, "K"]
     budget: int
+    fixed_distance: Float[np.ndarray, "m"]
+    saved: float
+    interval: tuple[float, float]
 
 
 def run(out: str | Path, options: Options | None = None) -> str:
@@ -169,10 +181,40 @@ def compare(
     for number, start in enumerate(STARTS):
         rows = slice(number * options.num, (number + 1) * options.num)
         evaluations, converged = (np.asarray(adaptive.statistics[key])[rows] for key in ("evaluations", "converged"))
-        path = np.quantile(along[:, rows], QUANTILE, axis=1)
-        budget = smallest_budget(path, ends[rows])
-        cases.append(Case(name, sampler, start, evaluations, converged, ends[rows], path, budget))
+        judged = judge(along[:, rows], ends[rows], evaluations, options.seed)
+        cases.append(Case(name, sampler, start, evaluations, converged, ends[rows], *judged))
     return cases
+
+
+def judge(
+    along: Float[np.ndarray, "K n"], ends: Float[np.ndarray, "n"], evaluations: Float[np.ndarray, "n"], seed: int
+) -> tuple[Float[np.ndarray, "K"], int, Float[np.ndarray, "m"], float, tuple[float, float]]:
+    """Choose the fixed budget on the samples in even places and judge it on those in odd places.
+
+    Args:
+        along: distance of each sample after 1, 2, ... evaluations.
+        ends: distance of each sample where it stops.
+        evaluations: how many it took until there.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The last five fields of :class:`Case`.
+    """
+    chosen_along, chosen_ends, judged = along[:, ::2], ends[::2], evaluations[1::2]
+    path = np.quantile(chosen_along, QUANTILE, axis=1)
+    budget = smallest_budget(path, chosen_ends)
+    generator, resampled = np.random.default_rng(seed), []
+    for _ in range(_RESAMPLES):
+        rows, others = (generator.integers(0, size, size) for size in (len(chosen_ends), len(judged)))
+        again = smallest_budget(np.quantile(chosen_along[:, rows], QUANTILE, axis=1), chosen_ends[rows])
+        resampled.append(_saved(judged[others], again))
+    low, high = np.quantile(resampled, (0.025, 0.975))
+    at_budget = along[budget - 1, 1::2] if budget else np.full(len(judged), np.nan)
+    return path, budget, at_budget, _saved(judged, budget), (float(low), float(high))
+
+
+def _saved(evaluations: Float[np.ndarray, "m"], budget: int) -> float:
+    return 1.0 - float(evaluations.mean()) / budget if budget else float("nan")
 
 
 def smallest_budget(path: Float[np.ndarray, "K"], distance: Float[np.ndarray, "n"]) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from geonoise_jax.evaluation.eqm_stop import Case, Options
 
 _BINS = 40
+_QUANTILE = 0.9
 
 
 def table(cases: Sequence[Case], options: Options) -> str:
@@ -23,10 +24,11 @@ def table(cases: Sequence[Case], options: Options) -> str:
     heading = (
         "Equilibrium Matching: evaluations of the field per sample, stopped each where |f| / sqrt(D) <= "
         f"{options.tolerance:g}\n(adaptive), against the smallest budget, the same for all samples, whose 90% quantile "
-        f"of distances to the data\nis as small. {options.num} samples per start; step {options.step_size:g}, momentum "
-        f"{options.momentum:g}; saved: 1 - adaptive mean / fixed."
+        f"of distances to the data\nis as small. {options.num} samples per start, of which every other one chooses the "
+        "budget; all columns are of the rest.\nat fixed: distance with the fixed budget; saved: 1 - mean / fixed, with "
+        f"its 95% interval. Step {options.step_size:g}, momentum {options.momentum:g}."
     )
-    header = ["field", "start", "sampler", "stopped", "distance", "mean", "max", "fixed", "saved"]
+    header = ["field", "start", "sampler", "stopped", "distance", "at fixed", "mean", "max", "fixed", "saved", "95%"]
     return "\n".join([heading, "", *aligned([header, *map(_row, cases)])])
 
 
@@ -51,11 +53,15 @@ def picture(cases: Sequence[Case]) -> Image.Image:
 
 
 def _row(case: Case) -> list[str]:
-    mean, fixed = case.evaluations.mean(), case.budget
-    numbers = [f"{mean:.1f}", f"{case.evaluations.max():.0f}"]
-    compared = [str(fixed), f"{1.0 - mean / fixed:.0%}"] if fixed else ["none", ""]
-    distance = f"{np.quantile(case.distance, 0.9):.3g}"
-    return [case.field, case.start, case.sampler, f"{case.converged.mean():.0%}", distance, *numbers, *compared]
+    evaluations, converged, distance = (each[1::2] for each in (case.evaluations, case.converged, case.distance))
+    numbers = [f"{evaluations.mean():.1f}", f"{evaluations.max():.0f}"]
+    reached = [f"{np.quantile(each, _QUANTILE):.3g}" for each in (distance, case.fixed_distance)]
+    compared = [str(case.budget), f"{case.saved:.0%}", _interval(case.interval)] if case.budget else ["none", "", ""]
+    return [case.field, case.start, case.sampler, f"{converged.mean():.0%}", *reached, *numbers, *compared]
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return "unknown" if np.isnan(ends).any() else f"{ends[0]:.0%} to {ends[1]:.0%}"
 
 
 def _histograms(axes: Any, cases: Sequence[Case], edges: np.ndarray) -> None:
