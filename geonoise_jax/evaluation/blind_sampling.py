@@ -12,13 +12,21 @@ How the blind field of a system ends, the first that holds:
                   max(0, N(0, 1/2)), whose 90% quantile is 0.91, about 0.7 / sqrt(D) per coordinate
     off           farther away than that
 
+Where the 95% interval of a quantile, or two standard errors of the spread, reach over one of these limits, the outcome
+is one "or" another.
+
 "The Geometry of Noise" (arXiv:2602.18428) claims that noise prediction breaks without t, since its gain amplifies the
 Jensen gap, and that velocity prediction (bounded gain), EDM's prediction of x (an error that vanishes faster than its
 gain grows) and EqM are stable. The exact field
 
     agrees        if it is off or collapsed where it should break, or at the data where it should be stable
     in part       if it stops at a residual: it neither diverges nor reaches the data
+    not told      if its possible outcomes differ in that
     disagrees     otherwise
+
+Intervals of quantiles have order statistics as ends, whatever the law (David & Nagaraja 2003, "Order Statistics",
+section 7.1). Both fields have the same starts, so that the interval of the ratio of their quantiles, from the ends of
+both, is wider than need be.
 
 A Gaussian, flat but for two axes, shows how far mean and standard deviations are kept.
 """
@@ -33,6 +41,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import binom
 
 from geonoise_jax.exact import Distribution, FiniteSet, Gaussian, Marginal
 from geonoise_jax.fields import ExactField
@@ -48,7 +57,9 @@ from geonoise_jax.sampling import sample
 
 BREAKS, STABLE = "breaks", "stable"
 AT_DATA, COLLAPSED, RESIDUAL, OFF = "at the data", "collapsed", "residual", "off"
-AGREES, IN_PART, DISAGREES = "agrees", "in part", "disagrees"
+OUTCOMES = (AT_DATA, COLLAPSED, RESIDUAL, OFF)
+AGREES, IN_PART, DISAGREES, NOT_TOLD = "agrees", "in part", "disagrees", "not told"
+_OR = " or "
 QUANTILE = 0.9
 NUM_DATA = 16
 _SAME_DISTANCE = 2.0
@@ -161,15 +172,36 @@ class Study:
         return np.quantile(self.conditional, QUANTILE, axis=-1)
 
     @property
+    def blind_interval(self) -> Float[np.ndarray, "S K 2"]:
+        """Ends of the 95% interval of the blind quantile."""
+        return quantile_interval(self.blind, QUANTILE)
+
+    @property
+    def ratio_interval(self) -> Float[np.ndarray, "S K 2"]:
+        """Ends of an interval of the ratio of both quantiles, of at least 90%."""
+        return self.blind_interval / quantile_interval(self.conditional, QUANTILE)[..., ::-1]
+
+    @property
     def spread(self) -> Float[np.ndarray, "S K"]:
         """Root mean square distance of the samples from the centre of the data, whose own is 1."""
-        return np.sqrt((np.square(self.plane).sum(-1) + np.square(self.height)).mean(-1))
+        return np.sqrt(self._squares.mean(-1))
+
+    @property
+    def spread_error(self) -> Float[np.ndarray, "S K"]:
+        """Standard error of the spread, to first order."""
+        return self._squares.std(-1, ddof=1) / (2.0 * np.sqrt(self._squares.shape[-1]) * self.spread)
+
+    @property
+    def _squares(self) -> Float[np.ndarray, "S K n"]:
+        return np.square(self.plane.astype(np.float64)).sum(-1) + np.square(self.height.astype(np.float64))
 
     @property
     def outcomes(self) -> list[list[str]]:
         """How each blind field ends, by system and dimension."""
-        numbers = zip(self.blind_quantile, self.conditional_quantile, self.spread, strict=True)
-        return [[outcome(*each) for each in zip(*row, strict=True)] for row in numbers]
+        conditional = quantile_interval(self.conditional, QUANTILE)
+        around = self.spread[..., None] + 2.0 * np.array([-1.0, 1.0]) * self.spread_error[..., None]
+        numbers = zip(self.blind_interval, conditional, around, strict=True)
+        return [[told(*each) for each in zip(*row, strict=True)] for row in numbers]
 
     @property
     def verdicts(self) -> list[list[str]]:
@@ -223,8 +255,39 @@ def outcome(blind: float, conditional: float, spread: float) -> str:
     return RESIDUAL if blind <= _LARGEST_RESIDUAL else OFF
 
 
+def told(blind: Float[np.ndarray, "2"], conditional: Float[np.ndarray, "2"], spread: Float[np.ndarray, "2"]) -> str:
+    """Return the outcomes of all numbers between these ends, joined by "or"; arguments as of :func:`outcome`."""
+    ratios = ((blind[0], conditional[1]), (blind[1], conditional[0]))
+    ended = {outcome(*numbers, each) for numbers in ratios for each in spread}
+    return _OR.join(each for each in OUTCOMES if each in ended)
+
+
+def quantile_interval(
+    values: Float[np.ndarray, "*k n"], quantile: float, coverage: float = 0.95
+) -> Float[np.ndarray, "*k 2"]:
+    """Return the ends of a distribution-free interval of a quantile of numbers that are not negative.
+
+    Args:
+        values: n independent numbers along the last axis; infinite ones are the largest.
+        quantile: the level, in (0, 1).
+        coverage: least probability that the interval holds the quantile, but for ends out of reach of n numbers.
+
+    Returns:
+        Two order statistics; zero or infinity where n numbers are too few for one.
+    """
+    n = values.shape[-1]
+    low, high = (int(binom.ppf(level, n, quantile)) for level in (0.5 - 0.5 * coverage, 0.5 + 0.5 * coverage))
+    ordered = np.sort(values, axis=-1)
+    edges = np.zeros((*values.shape[:-1], 1)), np.full((*values.shape[:-1], 1), np.inf)
+    # Of the order statistics 0, 1, ..., n + 1, of which the first and the last are the edges.
+    return np.concatenate([edges[0], ordered, edges[1]], axis=-1)[..., [low, high + 1]]
+
+
 def verdict(claim: str, ended: str) -> str:
-    """Return whether an outcome is what the paper claims, by the rule of this module."""
+    """Return whether an outcome, or each of several joined by "or", is what the paper claims, by this module's rule."""
+    if _OR in ended:
+        verdicts = {verdict(claim, each) for each in ended.split(_OR)}
+        return verdicts.pop() if len(verdicts) == 1 else NOT_TOLD
     if ended == RESIDUAL:
         return IN_PART
     return AGREES if (ended == AT_DATA) == (claim == STABLE) else DISAGREES
@@ -289,7 +352,7 @@ def _draw(system: System, law: Distribution, options: Options, num: int, blind: 
 
 def _arrays(study: Study) -> dict[str, np.ndarray]:
     measured = ("blind", "conditional", "plane", "height", "blind_moments", "conditional_moments")
-    derived = ("blind_quantile", "conditional_quantile", "spread", "outcomes", "verdicts")
-    arrays = {name: np.asarray(getattr(study, name)) for name in (*measured, *derived)}
+    derived = ("blind_quantile", "conditional_quantile", "blind_interval", "ratio_interval", "spread", "spread_error")
+    arrays = {name: np.asarray(getattr(study, name)) for name in (*measured, *derived, "outcomes", "verdicts")}
     labels = {name: np.asarray([getattr(each, name) for each in study.systems]) for name in ("name", "claim")}
     return {**arrays, **labels, "dims": np.asarray(study.options.dims)}

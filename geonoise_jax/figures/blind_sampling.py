@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from geonoise_jax.evaluation.blind_sampling import Study
 
 _RULE = """\
-blind [conditional]: 90% quantile of the distance to the nearest datum; x K: their ratio.
+blind [conditional]: 90% quantile of the distance to the nearest datum; x K: their ratio; 95% intervals below.
 At the data: at most twice the conditional field's. Collapsed: samples spread less than half as far as the data.
 Residual: at most 1.0 (blind flow matching: norm about max(0, N(0, 1/2)), 90% quantile 0.91). Off: farther.
-The exact field agrees with "stable" at the data and with "breaks" when off or collapsed; at a residual, in part."""
+The exact field agrees with "stable" at the data and with "breaks" when off or collapsed; at a residual, in part.
+One outcome or another, and perhaps no verdict: an interval reaches over one of these limits."""
 _LIMIT = 2.0
 _FLOOR = 1e-3
+# Root of the trace of the covariance of the study's Gaussian, 1 and 1/2 along its wide axes.
+_CENTRE_SCATTER = 1.25**0.5
 
 
 def table(study: Study) -> str:
@@ -31,14 +34,18 @@ def table(study: Study) -> str:
         f"{options.num_steps} Heun steps uniform in log SNR ({2 * options.num_steps} evaluations; descent as many), "
         f"{options.num} samples."
     )
-    blocks = ["\n".join(aligned(rows(study))) for rows in (_distances, _verdicts, _moments)]
+    blocks = ["\n".join(aligned(rows(study))) for rows in (_distances, _intervals, _verdicts, _moments)]
     gaussian = (
         f"Gaussian in R^{options.gaussian_dim}, wide along two axes and flat along the others, "
         f"{options.gaussian_num} samples; blind [conditional].\n"
-        "Error of the mean, and standard deviations relative to the expected ones (1 is right)"
+        "Error of the mean, and standard deviations relative to the expected ones (1 is right): draws of the Gaussian\n"
+        f"itself have an error of about {_CENTRE_SCATTER / np.sqrt(options.gaussian_num):.2g} and standard deviations "
+        f"right to {1.0 / np.sqrt(2.0 * options.gaussian_num):.0%}"
     )
+    intervals = "Where the blind quantile and the ratio are, given that many samples (order statistics)"
     verdicts = "What the paper claims of the blind field, and whether the exact field agrees"
-    return "\n\n".join([f"{heading}\n{_RULE}", blocks[0], f"{verdicts}\n{blocks[1]}", f"{gaussian}\n{blocks[2]}"])
+    titled = zip((intervals, verdicts, gaussian), blocks[1:], strict=True)
+    return "\n\n".join([f"{heading}\n{_RULE}", blocks[0], *(f"{title}\n{block}" for title, block in titled)])
 
 
 def picture(study: Study) -> Image.Image:
@@ -60,6 +67,16 @@ def _distances(study: Study) -> list[list[str]]:
 def _pair(blind: float, known: float) -> str:
     ratio = blind / known
     return f"{blind:.3g} [{known:.2g}] x {ratio:.{0 if ratio >= 10 else 2}f}"
+
+
+def _intervals(study: Study) -> list[list[str]]:
+    header = ["", *(f"D={dim}" for dim in study.options.dims)]
+    rows = zip(study.systems, study.blind_interval, study.ratio_interval, strict=True)
+    return [header, *([system.name, *map(_ends, blind, ratio)] for system, blind, ratio in rows)]
+
+
+def _ends(blind: np.ndarray, ratio: np.ndarray) -> str:
+    return f"{blind[0]:.2g} to {blind[1]:.2g} (x {ratio[0]:.3g} to {ratio[1]:.3g})"
 
 
 def _verdicts(study: Study) -> list[list[str]]:
