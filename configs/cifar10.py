@@ -33,7 +33,7 @@ def get_config(variant: str = "flow_matching,blind") -> ConfigDict:
     config.training.batch_size = 256
     words = [word.strip() for word in variant.split(",")]
     system = next((word for word in words if word in SYSTEMS), "flow_matching")
-    return with_variant(config, variant, recipes={"sun": _sun(*_SUN[system])} if system in _SUN else {})
+    return with_variant(config, variant, recipes={"sun": _sun(*_SUN[system])} if system in _SUN else {}, bounded=True)
 
 
 def _sun(batch: int, epochs: int, rate: float, dropout: float, beta2: float, half_life: float) -> Changes:

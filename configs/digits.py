@@ -12,4 +12,4 @@ def get_config(variant: str = "flow_matching,blind") -> ConfigDict:
     config.optimizer.decay = "cosine"
     config.training.num_steps = 4000
     config.training.batch_size = 64
-    return with_variant(config, variant)
+    return with_variant(config, variant, bounded=True)

@@ -11,4 +11,4 @@ def get_config(variant: str = "flow_matching,blind") -> ConfigDict:
     config.optimizer.learning_rate = 5e-4
     config.training.num_steps = 50_000
     config.training.batch_size = 256
-    return with_variant(config, variant)
+    return with_variant(config, variant, bounded=True)

@@ -19,4 +19,4 @@ def get_config(variant: str = "flow_matching,blind") -> ConfigDict:
     config.optimizer.learning_rate = 1e-4
     config.training.num_steps = 500_000
     config.training.batch_size = 1024
-    return with_variant(config, variant)
+    return with_variant(config, variant, bounded=True)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float32, PyTree
 from ml_collections import ConfigDict
 
-from geonoise_jax.config import UNSET_TIME, nearest
+from geonoise_jax.config import UNSET_GRID, UNSET_STEPS, UNSET_TIME, base_config, nearest
 from geonoise_jax.data import load, memory
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.data.circle_points import CirclesSpec, circles_frame
@@ -37,6 +37,7 @@ from geonoise_jax.process.schedules import SCHEDULES, Schedule
 from geonoise_jax.process.targets import TARGETS
 from geonoise_jax.process.times import TIME_LAWS, TimeLaw
 from geonoise_jax.process.weights import LOSS_WEIGHTS, LossWeight, Preconditioned
+from geonoise_jax.sampling.samplers import find
 
 
 def _by_name(classes: tuple[type, ...]) -> dict[str, Callable[..., Any]]:
@@ -52,6 +53,8 @@ READS_AS_NAMES: dict[str, Callable[..., Any]] = {"same": lambda: None, **TARGET_
 NETWORK_NAMES = _by_name((UNet, ResidualMLP))
 # Items that are brought to model space at once.
 _CHUNK = 1024
+# What is not passed on of the section of sampling.
+_UNSET = {"num_steps": UNSET_STEPS, "grid": UNSET_GRID, "start_time": UNSET_TIME, "end_time": UNSET_TIME}
 
 
 def from_spec(
@@ -225,6 +228,7 @@ def network(config: ConfigDict, num_classes: int | None) -> Any:
     """
     if config.model.class_conditional and not num_classes:
         raise ValueError(f"model.class_conditional = True: data set {config.data.name!r} has no labels")
+    _refuse_model(config, "label_dropout", config.model.class_conditional, "model.class_conditional = False")
     classes = num_classes if config.model.class_conditional else 0
     defaults = {"convolution": "patches"} if config.model.output != "direct" and jax.default_backend() == "cpu" else {}
     given = {"conditional": not config.model.blind, "num_classes": classes}
@@ -245,6 +249,7 @@ def network_field(config: ConfigDict, module: Any, params: PyTree[Array], event_
     for name, known in (("noise_feature", NOISE_FEATURES), ("output", OUTPUTS)):
         if model[name] not in known:
             raise ValueError(f"model.{name} = {model[name]!r}: unknown{nearest(model[name], known)}")
+    _refuse_model(config, "noise_feature", not model.blind, "model.blind = True")
     kind = DensityField if config.loss.name == "dual_score" else NetworkField
     reads_as = from_spec("model.reads_as", model.reads_as, READS_AS_NAMES, defaults=scale(config))
     preconditioner = from_spec(
@@ -269,10 +274,15 @@ def sampling_field(config: ConfigDict, field: NetworkField) -> Field:
 
     Raises:
         ValueError: if guidance is asked of a model without classes, or of one that was never trained without them, or
-            its interval is not ``(lo, hi)``.
+            its interval is not ``(lo, hi)``, or given without guidance.
     """
     guidance = config.sampling.guidance
+    interval = _frozen(guidance.interval) or None
     if guidance.scale == 1.0:
+        if interval is not None:
+            raise ValueError(
+                f"sampling.guidance.interval = {interval}: has no effect with sampling.guidance.scale = 1; leave it out"
+            )
         return field
     if not config.model.class_conditional:
         raise ValueError(f"sampling.guidance.scale = {guidance.scale}: must be 1 for a model without classes")
@@ -281,17 +291,28 @@ def sampling_field(config: ConfigDict, field: NetworkField) -> Field:
             f"sampling.guidance.scale = {guidance.scale}: must be 1 for a model trained with model.label_dropout = 0, "
             "which has no prediction without a class"
         )
-    interval = _frozen(guidance.interval) or None
     return GuidedField(field, float(guidance.scale), interval=interval)
 
 
 def sampling_options(config: ConfigDict) -> dict[str, Any]:
-    """Return the arguments of ``sampling.generate`` that a config decides, the options of the sampler among them."""
+    """Return the arguments of ``sampling.generate`` that a config decides, the options of the sampler among them.
+
+    Raises:
+        ValueError: on an unknown sampler, or kwargs that are no options of it.
+    """
     sampling = config.sampling
-    times = {name: sampling[name] for name in ("start_time", "end_time") if sampling[name] != UNSET_TIME}
     kwargs = {option: _frozen(value) for option, value in sampling.sampler["kwargs"].items()}
-    names = ("num_steps", "grid", "denoise", "batch_size")
-    return {"sampler": sampling.sampler.name, **{name: sampling[name] for name in names}, **times, **kwargs}
+    find(sampling.sampler.name, kwargs)
+    values = {name: sampling[name] for name, unset in _UNSET.items() if sampling[name] != unset}
+    values |= {name: sampling[name] for name in ("denoise", "batch_size")}
+    return {"sampler": sampling.sampler.name, **values, **kwargs}
+
+
+def _refuse_model(config: ConfigDict, name: str, used: bool, why: str) -> None:
+    """Refuse a key of the model that has no effect, unless it has its default."""
+    value, default = config.model[name], base_config().model[name]
+    if not used and value != default:
+        raise ValueError(f"model.{name} = {value!r}: has no effect with {why}; leave it out")
 
 
 def _check_kind(key: str, value: Any, default: Any) -> None:

@@ -109,8 +109,10 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
         metavar="NAME=VALUE",
         help="option of the sampler, e.g. eta=0.5; may be repeated",
     )
-    command.add_argument("--num-steps", type=int, help="steps of the time grid (default: the config's)")
-    command.add_argument("--grid", help="uniform, rho or log_snr (default: the config's)")
+    command.add_argument(
+        "--num-steps", type=int, help="steps of the time grid, of samplers on one (default: the config's)"
+    )
+    command.add_argument("--grid", help="uniform, rho or log_snr, of samplers on a grid (default: the config's)")
     command.add_argument("--start-time", type=float, help="time at which sampling starts (default: the config's)")
     command.add_argument("--end-time", type=float, help="time at which sampling ends (default: the config's)")
     command.add_argument(
@@ -151,7 +153,7 @@ def _add_exact(commands: argparse._SubParsersAction) -> None:
         metavar="T[,T...]",
         help="noise levels, which take turns (default: drawn from the time law; unknown for --points)",
     )
-    command.add_argument("--seed", type=int, help="seed of what is drawn (default: 0)")
+    command.add_argument("--seed", type=int, help="seed of what is drawn, with --num (default: 0)")
     command.add_argument("--out", type=Path, help="file of the results; .npz is added where it is missing")
     command.add_argument(
         "--selfcheck", action="store_true", help="compare with the reference cases instead (about a minute)"
@@ -172,7 +174,10 @@ def _add_exact_computation(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--batch-size", type=int, help="points computed at once (default: 256)")
     command.add_argument(
-        "--working-memory", type=float, metavar="GIB", help="memory to use beside the data, in GiB (default: 1)"
+        "--working-memory",
+        type=float,
+        metavar="GIB",
+        help="memory to use beside the points of a data set, in GiB (default: 1)",
     )
 
 
@@ -221,6 +226,19 @@ def _assignment(text: str) -> tuple[str, Any]:
     return name, literal(value)
 
 
+def _options(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the values of ``--option`` by name.
+
+    Raises:
+        ValueError: if a name is given twice.
+    """
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--option={name}: is given more than once")
+    return dict(pairs)
+
+
 def _demo(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     from geonoise_jax import demo
     from geonoise_jax.systems import variants
@@ -254,7 +272,7 @@ def _sample(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 
     names = (field.name for field in dataclasses.fields(draw.Options) if field.name != "sampler_options")
     given = {name: getattr(arguments, name) for name in names}
-    options = draw.Options(**given, sampler_options=dict(arguments.option))
+    options = draw.Options(**given, sampler_options=_options(arguments.option))
     out = arguments.out or arguments.workdir / "samples" / "samples"
     for path in draw.draw(arguments.workdir, out, options):
         print(path)
@@ -268,7 +286,7 @@ def _figure(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
         raise ValueError(f"--workdir: must be given for {arguments.name}")
     if arguments.workdir is not None and arguments.name == "blind_sampling":
         raise ValueError("--workdir: is no argument of blind_sampling, which is about exact fields")
-    given, known = dict(arguments.option), [field.name for field in dataclasses.fields(study.Options)]
+    given, known = _options(arguments.option), [field.name for field in dataclasses.fields(study.Options)]
     inputs = [arguments.workdir] if of_run else []
     if arguments.name == "eqm_stop" and arguments.workdir is not None:
         given["workdir"] = arguments.workdir

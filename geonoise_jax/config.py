@@ -10,7 +10,7 @@ import ast
 import difflib
 import json
 import runpy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,13 @@ from ml_collections import ConfigDict as ConfigDict
 _FREE = "kwargs"
 # What the absence of a key means in the config.json of a version that did not have it.
 _ABSENT: dict[str, Any] = {"matmul_precision": "default", "data.range": ()}
-# A sampling time that is not set.
+# What is not set in the section of sampling: a time, the number of steps, the grid.
 UNSET_TIME = -1.0
+UNSET_STEPS = -1
+UNSET_GRID = ""
+# Samplers without a clock, and all that do not take the steps of a grid: those too, and the adaptive ones.
+AUTONOMOUS = ("eqm_descent", "eqm_nesterov", "eqm_nesterov_released", "bddm")
+GRIDLESS = ("tsit5", "kvaerno5", *AUTONOMOUS)
 
 
 def spec(name: str, **kwargs: Any) -> dict[str, Any]:
@@ -89,8 +94,9 @@ def base_config() -> ConfigDict:
             # every: steps between sample grids while training, 0 for none; num: samples of a grid.
             "sampling": {
                 "sampler": spec("heun"),
-                "num_steps": 50,
-                "grid": "uniform",
+                # For samplers that take the steps of a grid; -1 and "": 100 steps on the uniform grid.
+                "num_steps": UNSET_STEPS,
+                "grid": UNSET_GRID,
                 "denoise": False,
                 # Times at which sampling starts and ends; -1: the schedule's t_max and t_min, as in training.
                 "start_time": UNSET_TIME,
@@ -133,11 +139,13 @@ def override(config: ConfigDict, assignments: Iterable[tuple[str, str]]) -> Conf
 
     The text is read as the type that the key has now; keys below a spec's ``kwargs`` may be new, and are read as
     Python literals. Another name of a spec starts with no kwargs; names come first, in whatever order they are given.
+    What another sampler has no use for is unset, see :func:`fit_sampling`.
 
     Raises:
         ValueError: on an unknown key, naming the nearest known ones, or text of another type.
     """
-    for key, text in sorted(assignments, key=lambda assignment: not assignment[0].endswith(".name")):
+    assignments = sorted(assignments, key=lambda assignment: not assignment[0].endswith(".name"))
+    for key, text in assignments:
         *parents, leaf = key.split(".")
         node = config
         for parent in parents:
@@ -155,6 +163,29 @@ def override(config: ConfigDict, assignments: Iterable[tuple[str, str]]) -> Conf
         # What a kwarg may be is for build to say, not for the value that it has now.
         with node.unlocked(), node.ignore_type():
             node[leaf] = value
+    return fit_sampling(config, {key.removeprefix("sampling.") for key, _ in assignments})
+
+
+def fit_sampling(config: ConfigDict, given: Collection[str]) -> ConfigDict:
+    """Unset in place what the sampler of a config has no use for, as where another is chosen than its system's.
+
+    Args:
+        config: the config.
+        given: keys of the section of sampling that are asked for by name: they stay, to be refused by ``build``.
+
+    Returns:
+        The same config.
+    """
+    sampling = config.sampling
+    unused: dict[str, Any] = {}
+    if sampling.sampler.name in GRIDLESS:
+        unused |= {"num_steps": UNSET_STEPS, "grid": UNSET_GRID}
+    if sampling.sampler.name in AUTONOMOUS:
+        unused |= {"end_time": UNSET_TIME, "denoise": False}
+    for name in unused.keys() - set(given):
+        sampling[name] = unused[name]
+    if sampling.guidance.scale == 1.0 and "guidance.interval" not in given:
+        sampling.guidance.interval = type(sampling.guidance.interval)()
     return config
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from geonoise_jax.config import ConfigDict, nearest, set_spec, spec
+from geonoise_jax.config import UNSET_GRID, UNSET_STEPS, ConfigDict, nearest, set_spec, spec
 
 Changes = Mapping[str, Any]
 
@@ -25,12 +25,14 @@ class System:
         common: changes of both kinds of network.
         blind: further changes if the network is blind; None where a blind network makes no sense.
         conditional: further changes if it is conditional; None where that makes no sense.
+        bounded: further changes of both where the entries of the data lie in [-1, 1], as pixels do.
         why: the reason for a None.
     """
 
     common: Changes
     blind: Changes | None = dataclasses.field(default_factory=dict)
     conditional: Changes | None = dataclasses.field(default_factory=dict)
+    bounded: Changes = dataclasses.field(default_factory=dict)
     why: str = ""
 
 
@@ -42,27 +44,44 @@ def _sampler(name: str, num_steps: int = 50, grid: str = "uniform", **kwargs: An
     return {"sampling.sampler": spec(name, **kwargs), _STEPS: num_steps, "sampling.grid": grid}
 
 
-# The preconditioner of Karras et al. (2022), for data of the standard deviation data.sigma_data.
-_EDM = {"model.preconditioner": spec("edm"), "model.noise_feature": "log_snr"}
+def _autonomous(name: str, **kwargs: Any) -> dict[str, Any]:
+    return _sampler(name, UNSET_STEPS, UNSET_GRID, **kwargs)
+
+
+def _clipped(name: str) -> dict[str, Any]:
+    """Clip the estimate of x to the range of the pixels, as the released code of both DDPMs does."""
+    return {"sampling.sampler": spec(name, clip=1.0)}
+
+
+# The preconditioner of Karras et al. (2022), for data of the standard deviation data.sigma_data; with their c_noise,
+# and with its frequencies a thousand times higher.
+_EDM = {"model.preconditioner": spec("edm"), "model.noise_feature": "c_noise"}
+_PRECONDITIONED = {**_EDM, "model.noise_feature": "log_snr"}
+# Their setting for CIFAR-10: 18 levels, of which the last is followed by 0, reached by an Euler step: 35 evaluations.
+_EDM_SAMPLER = {**_sampler("heun", 17, "rho"), "sampling.denoise": True}
 # The released recipe of Wang & Du (2025), whose steps are for g = 4 min(1, t / 0.2).
 _EQM = {
     **_process(spec("Linear"), "Equilibrium", decay="truncated"),
-    **_sampler("eqm_nesterov_released", step_size=0.0017, momentum=0.3, max_steps=250),
+    **_autonomous("eqm_nesterov_released", step_size=0.0017, momentum=0.3, max_steps=249),
 }
 # No descent of a field that is shown t: the probability-flow ODE down to where the target's gain 1 / g is large.
 _EQM_ODE = {"schedule": spec("Linear", t_min=0.01), **_sampler("heun"), "sampling.denoise": True}
 _EQM_ENERGY = {**_EQM, "model.output": "dot"}
 
 SYSTEMS: dict[str, System] = {
-    # Ho et al. 2020; Song et al. 2021 for the sampler.
-    "ddpm": System({**_process(spec("VPDiscrete"), "Noise", "Discrete"), **_sampler("ddim", 100)}),
+    # Ho et al. 2020; Song et al. 2021 for the sampler. That of Ho et al. for CIFAR-10 is ancestral with 999 steps,
+    # variance="fixed_large", clip=1 and sampling.denoise.
+    "ddpm": System(
+        {**_process(spec("VPDiscrete"), "Noise", "Discrete"), **_sampler("ddim", 100)}, bounded=_clipped("ddim")
+    ),
     # The betas of Nichol & Dhariwal 2021, without their learnt variances. Above step 990 a < 0.015: a noise prediction
     # would be amplified hundreds of times.
     "iddpm": System(
         {
             **_process(spec("VPDiscrete", betas="cosine", t_max=990.0), "Noise", "Discrete"),
             **_sampler("ancestral", 100),
-        }
+        },
+        bounded=_clipped("ancestral"),
     ),
     # Song et al. 2021: sub-VP aside, their two equations with the weight that makes all noise levels count alike.
     "score": System(
@@ -72,7 +91,7 @@ SYSTEMS: dict[str, System] = {
             **_sampler("predictor_corrector", 100),
             "sampling.denoise": True,
         },
-        conditional=_EDM,
+        conditional=_PRECONDITIONED,
     ),
     "score_ve": System(
         {
@@ -81,7 +100,7 @@ SYSTEMS: dict[str, System] = {
             **_sampler("predictor_corrector", 100, "log_snr"),
             "sampling.denoise": True,
         },
-        conditional=_EDM,
+        conditional=_PRECONDITIONED,
     ),
     # Lipman et al. 2023.
     "flow_matching": System({**_process(spec("Linear"), "Velocity"), **_sampler("heun")}),
@@ -99,10 +118,14 @@ SYSTEMS: dict[str, System] = {
         },
     ),
     # Karras et al. 2022. A blind network cannot be preconditioned: what is inside the preconditioner is trained
-    # alone, on the scaled observation (Sun et al. 2025).
+    # alone, on the scaled observation (Sun et al. 2025); EDM's solver is that of the observation before it is scaled.
     "edm": System(
-        {"time_law": spec("LogNormal", mean=-1.2, std=1.2), **_sampler("heun", 35, "rho")},
-        blind={"schedule": spec("EDMScaled"), "target": spec("EDMNetwork")},
+        {"time_law": spec("LogNormal", mean=-1.2, std=1.2), **_EDM_SAMPLER},
+        blind={
+            "schedule": spec("EDMScaled"),
+            "target": spec("EDMNetwork"),
+            "sampling.sampler": spec("edm_churn", s_churn=0.0),
+        },
         conditional={
             "schedule": spec("VE"),
             "target": spec("Signal"),
@@ -110,14 +133,14 @@ SYSTEMS: dict[str, System] = {
             **_EDM,
         },
     ),
-    # Sun et al. 2025.
+    # Sun et al. 2025, with EDM's sampler and noise feature.
     "uedm": System(
         {
             **_process(spec("UEDM"), "UEDM"),
             "time_law": spec("LogNormal", mean=-1.2, std=1.2),
-            "model.noise_feature": "log_snr",
-            **_sampler("heun", 35, "rho"),
-        }
+            **_EDM_SAMPLER,
+        },
+        conditional={"model.noise_feature": "c_noise"},
     ),
     # Wang & Du 2025.
     "eqm": System(_EQM, conditional=_EQM_ODE),
@@ -130,7 +153,7 @@ SYSTEMS: dict[str, System] = {
         {
             **_process(spec("VE", t_min=0.05, t_max=20.0), "Signal", "LogUniform"),
             "loss_weight": spec("NoisePower", exponent=-1.0),
-            **_sampler("bddm", step_size=0.05, alpha=0.5, sigma_end=0.1, max_steps=1000),
+            **_autonomous("bddm", step_size=0.05, alpha=0.5, sigma_end=0.1, max_steps=1000),
         },
         conditional=None,
         why="a blind denoiser",
@@ -156,7 +179,9 @@ RECIPES: dict[str, Changes] = {
 }
 
 
-def with_variant(config: ConfigDict, variant: str, recipes: Mapping[str, Changes] | None = None) -> ConfigDict:
+def with_variant(
+    config: ConfigDict, variant: str, recipes: Mapping[str, Changes] | None = None, *, bounded: bool = False
+) -> ConfigDict:
     """Select a system, its conditioning and a recipe, e.g. ``flow_matching,blind`` or ``edm,conditional,paper``.
 
     Args:
@@ -165,6 +190,7 @@ def with_variant(config: ConfigDict, variant: str, recipes: Mapping[str, Changes
             ``flow_matching``; ``blind`` or ``conditional``, by default what the config says unless the system allows
             only the other; ``class_conditional``; a recipe, applied last.
         recipes: further recipes, of this data set.
+        bounded: whether the entries of the data lie in [-1, 1], as pixels do.
 
     Returns:
         The same config.
@@ -178,7 +204,8 @@ def with_variant(config: ConfigDict, variant: str, recipes: Mapping[str, Changes
     system = SYSTEMS[chosen["system"] or "flow_matching"]
     config.model.blind = _is_blind(chosen, system, config.model.blind)
     further = system.blind if config.model.blind else system.conditional
-    parts = (system.common, further, CLASSES.get(chosen["classes"] or ""), recipes.get(chosen["recipe"] or ""))
+    within = system.bounded if bounded else {}
+    parts = (system.common, further, within, CLASSES.get(chosen["classes"] or ""), recipes.get(chosen["recipe"] or ""))
     for changes in parts:
         apply(config, changes or {})
     return config

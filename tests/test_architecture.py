@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
     # An exact field is whatever has the methods of exact.marginal.Marginal.
     "fields": {"process"},
     "sampling": {"process", "fields"},
-    "build": {"config", "data", "exact", "fields", "nets", "process"},
+    "build": {"config", "data", "exact", "fields", "nets", "process", "sampling"},
     "figures": {"exact", "progress"},
     "training": {"build", "config", "data", "fields", "figures", "process", "progress", "sampling"},
     "evaluation": {"build", "config", "exact", "fields", "figures", "process", "progress", "sampling", "training"},

@@ -126,7 +126,8 @@ def test_data_of_another_shape_are_refused(workdir: Path, tmp_path: Path) -> Non
 def test_guidance_may_be_limited_to_noise_levels(workdir: Path, tmp_path: Path) -> None:
     plain = samples_of(workdir, tmp_path / "a", "--num=8")
     guided = samples_of(workdir, tmp_path / "a", "--num=8", "--guidance=3")
-    nowhere = samples_of(workdir, tmp_path / "a", "--num=8", "--guidance=3", "--guidance-interval=0.0,0.0005")
+    # Between the times of the four steps.
+    nowhere = samples_of(workdir, tmp_path / "a", "--num=8", "--guidance=3", "--guidance-interval=0.3,0.4")
     partly = samples_of(workdir, tmp_path / "a", "--num=8", "--guidance=3", "--guidance-interval=0.4,0.7")
     np.testing.assert_allclose(nowhere["samples"], plain["samples"], atol=1e-5)
     for other in (plain, partly):
@@ -150,13 +151,37 @@ BAD_SAMPLE = [
     ("--grid=karras", "grid = 'karras': must be one of uniform, rho, log_snr"),
     ("--label=2", "label = 2: must be in 0..1"),
     ("--label=-1", "label = -1: must be in 0..1"),
+    ("--option=num_steps=3", "num_steps = 3: no option of the sampler 'heun'; it has none"),
+    (
+        "--guidance-interval=0.2,0.8",
+        "sampling.guidance.interval = (0.2, 0.8): has no effect with sampling.guidance.scale = 1; leave it out",
+    ),
+    (
+        "--guidance-interval=8,2",
+        "sampling.guidance.interval = (8.0, 2.0): has no effect with sampling.guidance.scale = 1; leave it out",
+    ),
+    (
+        "--guidance=3 --guidance-interval=0.0,0.0005",
+        "guidance interval = (0.0, 0.0005): has no effect, as sampling goes from t = 0.999 to 0.001; "
+        "leave the guidance out",
+    ),
+    (
+        "--sampler=tsit5 --num-steps=3",
+        "num_steps = 3: has no effect with tsit5, which takes no grid; leave it out",
+    ),
+    ("--sampler=tsit5 --grid=rho", "grid = 'rho': has no effect with tsit5, which takes no grid; leave it out"),
+    (
+        "--sampler=eqm_descent --end-time=0.1",
+        "end_time = 0.1: has no effect with eqm_descent, which ends where it has converged; leave it out",
+    ),
+    ("--sampler=ddim --option=eta=0 --option=eta=1", "--option=eta: is given more than once"),
 ]
 
 
 @pytest.mark.parametrize(("option", "message"), BAD_SAMPLE)
 def test_a_bad_sampling_option_is_refused(option: str, message: str, workdir: Path, tmp_path: Path) -> None:
     before = snapshot(workdir, tmp_path)
-    ended = run("sample", f"--workdir={workdir}", f"--out={tmp_path / 'new' / 'a'}", option)
+    ended = run("sample", f"--workdir={workdir}", f"--out={tmp_path / 'new' / 'a'}", *option.split())
     assert ended == (2, "", f"geonoise sample: {message}\n")
     assert snapshot(workdir, tmp_path) == before
 

@@ -252,6 +252,11 @@ BAD = [
     (["--num=1", "--t=0.1,0.2"], "t = 0.1, 0.2: more noise levels than the 1 observations"),
     (["--num=3", "--accuracy=1"], "Marginal.accuracy = 1.0: must lie in (0, 1)"),
     (["--num=3", "--working-memory=0"], "working_memory = 0.0 GiB: must be positive"),
+    (["--points=u.npy", "--seed=0"], "seed = 0: has no effect with points, for which nothing is drawn; leave it out"),
+    (
+        ["--num=3", "--working-memory=2"],
+        "working_memory = 2.0 GiB: has no effect on the law of the data, Circles, which holds no points; leave it out",
+    ),
     (["--num=3", "--config.sede=1"], "--config.sede: unknown config key; did you mean seed?"),
     (["--num=3", "--config.schedule.name=Liner"], "schedule.name = 'Liner': unknown; did you mean Linear"),
     (["--points=missing.npy"], "No such file or directory: 'missing.npy'"),

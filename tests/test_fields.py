@@ -14,6 +14,7 @@ import pytest
 from geonoise_jax.exact import Gaussian, Marginal
 from geonoise_jax.fields import NOISE_FEATURES, ExactField, Field, NetworkField, noise_feature
 from geonoise_jax.nets import Network, ResidualMLP, UNet
+from geonoise_jax.nets.conditioning import sinusoidal_features
 from geonoise_jax.process import schedules, targets
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import SCHEDULES, Schedule
@@ -106,20 +107,32 @@ def test_a_conditional_field_is_shown_the_feature_of_its_own_time(kind: str, fea
 
 
 @pytest.mark.parametrize("schedule", [cls() for cls in SCHEDULES], ids=lambda schedule: type(schedule).__name__)
-def test_noise_features_are_of_order_one_and_increase(schedule: Schedule) -> None:
+def test_noise_features_are_the_documented_numbers_and_increase(schedule: Schedule) -> None:
     t = jnp.linspace(schedule.t_min, schedule.t_max, 101)
-    time, log_snr, smooth = (noise_feature(schedule, t, kind) for kind in NOISE_FEATURES)
+    time, log_snr, smooth, c_noise = (noise_feature(schedule, t, kind) for kind in NOISE_FEATURES)
     np.testing.assert_allclose(time, t / schedule.t_max, rtol=1e-6)
     np.testing.assert_allclose(log_snr, -schedule.log_snr(t) / 8, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(100 * smooth, log_snr, rtol=1e-6)
-    for feature in (time, log_snr, 100 * smooth):
+    np.testing.assert_allclose(1000 * c_noise, log_snr, rtol=1e-6)
+    for feature in (time, log_snr, 100 * smooth, 1000 * c_noise):
         assert float(jnp.abs(feature).max()) < 5.0
         assert float(jnp.diff(feature).min()) > 0.0
 
 
+def test_c_noise_is_embedded_as_in_edm(x64: None) -> None:
+    """Karras et al. 2022, class PositionalEmbedding(128, max_positions=10000, endpoint=True) of log(sigma) / 4."""
+    sigma = np.geomspace(0.002, 80.0, 50)
+    freqs = (1.0 / 10_000) ** (np.arange(64) / 63)
+    phases = np.outer(np.log(sigma) / 4.0, freqs)
+    embedded = sinusoidal_features(noise_feature(schedules.VE(), jnp.asarray(sigma), "c_noise"))
+    np.testing.assert_allclose(embedded, np.concatenate([np.cos(phases), np.sin(phases)], axis=1), atol=1e-12)
+
+
 def test_unknown_noise_feature_is_named() -> None:
     for kind in ("snr", "Time", ""):
-        with pytest.raises(ValueError, match=f"noise_feature = '{kind}': must be one of time, log_snr, smooth_log_snr"):
+        with pytest.raises(
+            ValueError, match=f"noise_feature = '{kind}': must be one of time, log_snr, smooth_log_snr, c_noise"
+        ):
             noise_feature(PROCESS.schedule, jnp.ones(1), kind)
 
 

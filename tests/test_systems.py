@@ -15,6 +15,7 @@ from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.evaluation import draw
 from geonoise_jax.process.weights import Preconditioned
+from geonoise_jax.sampling.samplers import SAMPLERS
 from geonoise_jax.systems import SYSTEMS, variants
 from geonoise_jax.training import ema, optimizer
 from geonoise_jax.training.train import train
@@ -49,7 +50,6 @@ def tiny(file: str, variant: str, folder: Path, **more: Any) -> ConfigDict:
         "data.data_dir": folder,
         "training.num_steps": 2,
         "training.batch_size": 8,
-        "sampling.num_steps": 2,
         "sampling.num": 8,
         "sampling.every": 2,
         **more,
@@ -59,6 +59,8 @@ def tiny(file: str, variant: str, folder: Path, **more: Any) -> ConfigDict:
     choice = config.load(f"configs/{file}:{variant}")
     if "max_steps" in choice.sampling.sampler["kwargs"]:
         changes["sampling.sampler.kwargs.max_steps"] = 3
+    else:
+        changes["sampling.num_steps"] = 2
     return config.override(choice, [(key, str(value)) for key, value in changes.items()])
 
 
@@ -97,8 +99,26 @@ def test_systems_differ_in_what_they_are_and_nothing_else() -> None:
         "target.name": ("Velocity", "Noise"),
         "time_law.name": ("Uniform", "Discrete"),
         "sampling.sampler.name": ("heun", "ddim"),
+        "sampling.sampler.kwargs.clip": ("<not set>", 1.0),
         "sampling.num_steps": (50, 100),
     }
+
+
+def test_samplers_of_the_published_settings() -> None:
+    """EDM's 18 levels and 35 evaluations, EqM's 249, and x clipped for pixels alone in both DDPMs."""
+    for variant in ("edm,blind", "edm,conditional", "uedm,blind"):
+        options = build.sampling_options(config.load(f"configs/cifar10.py:{variant}"))
+        used = SAMPLERS[options["sampler"]]
+        assert (options["num_steps"], options["grid"], options["denoise"]) == (17, "rho", True)
+        assert used.evaluations(17) == 2 * 18 - 2
+    for name in ("eqm_descent", "eqm_nesterov", "eqm_nesterov_released"):
+        assert SAMPLERS[name].options["max_steps"] == 249
+    assert build.sampling_options(config.load("configs/cifar10.py:eqm,blind"))["max_steps"] == 249
+    for variant in ("ddpm,blind", "iddpm,conditional"):
+        for file, clip in (("digits", 1.0), ("cifar10", 1.0), ("circles", None)):
+            assert build.sampling_options(config.load(f"configs/{file}.py:{variant}")).get("clip") == clip
+    kinds = [config.load(f"configs/cifar10.py:{name}").model.noise_feature for name in ("edm,conditional", "edm,blind")]
+    assert kinds == ["c_noise", "time"]
 
 
 @pytest.mark.parametrize("words", ["blind,ddpm", " ddpm , blind ", "ddpm,,blind", "ddpm"])

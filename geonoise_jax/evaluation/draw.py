@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geonoise_jax import build
-from geonoise_jax.config import set_spec, spec
+from geonoise_jax.config import fit_sampling, set_spec, spec
 from geonoise_jax.evaluation.point_files import Space, as_events, read_points
 from geonoise_jax.evaluation.restore import Trained, restore_field
 from geonoise_jax.figures import pictures
@@ -37,7 +37,8 @@ class Options:
         x: .npy file of data to start from, [num, *event] or flattened, which are noised to the start: floats in model
             space, or integers as the data set stores them.
         seed: seed of the start noise.
-        sampler: name of the sampler; another one than the config's starts with its own defaults.
+        sampler: name of the sampler; another one than the config's starts with its own options, and without what it has
+            no use for: num_steps and grid, end_time and denoise.
         sampler_options: options of the sampler, which replace those of the config one by one.
         num_steps: steps of the time grid.
         grid: name of the time grid.
@@ -47,7 +48,8 @@ class Options:
         batch_size: samples computed at once over all devices, rounded up to a multiple of the devices.
         label: one class for all samples of a class-conditional model; otherwise the classes take turns.
         guidance: scale of classifier-free guidance.
-        guidance_interval: noise levels, lowest and highest, at which it is applied; empty for all.
+        guidance_interval: noise levels, lowest and highest, at which it is applied; empty for all. With a guidance of
+            1 that of the config is left out.
     """
 
     num: int | None = None
@@ -101,7 +103,7 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
 
 
 def chosen(config: ConfigDict, options: Options) -> ConfigDict:
-    """Return a copy of the config whose sampling section has the options that are given."""
+    """Return a copy of the config whose sampling section has the options that are given, and nothing without effect."""
     config = copy.deepcopy(config)
     sampling = config.sampling
     if options.sampler is not None and options.sampler != sampling.sampler.name:
@@ -115,7 +117,8 @@ def chosen(config: ConfigDict, options: Options) -> ConfigDict:
             sampling.guidance.scale = options.guidance
         if options.guidance_interval is not None:
             sampling.guidance.interval = options.guidance_interval
-    return config
+    given = {name for name in ("num_steps", "grid", "end_time", "denoise") if getattr(options, name) is not None}
+    return fit_sampling(config, given | ({"guidance.interval"} if options.guidance_interval else set()))
 
 
 def _space(trained: Trained) -> Space:

@@ -39,12 +39,14 @@ class Options:
         split: the law of the data is that of the points of this split; None: see ``build.distribution``.
         accuracy: relative accuracy of integrals over t; None for 1e-9 in float64, 1e-5 in float32.
         x64: compute in float64.
-        seed: seed of what is drawn.
+        seed: seed of what is drawn; None for 0. Nothing is drawn for given ``points``.
         batch_size: observations computed at once.
-        working_memory: GiB that the computation may use beside a data set's points.
+        working_memory: GiB that the computation may use beside a data set's points; None for 1. A law without points
+            takes none.
 
     Raises:
-        ValueError: unless exactly one of ``points`` and ``num`` is given and the sizes are positive.
+        ValueError: unless exactly one of ``points`` and ``num`` is given and the sizes are positive; or if a seed is
+            given with points.
     """
 
     points: Path | None = None
@@ -53,9 +55,9 @@ class Options:
     split: str | None = None
     accuracy: float | None = None
     x64: bool = False
-    seed: int = 0
+    seed: int | None = None
     batch_size: int = 256
-    working_memory: float = 1.0
+    working_memory: float | None = None
 
     def __post_init__(self) -> None:
         if (self.points is None) == (self.num is None):
@@ -64,7 +66,9 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} = {value}: must be at least 1")
-        if not 0.0 < self.working_memory < math.inf:
+        if self.points is not None and self.seed is not None:
+            raise ValueError(f"seed = {self.seed}: has no effect with points, for which nothing is drawn; leave it out")
+        if self.working_memory is not None and not 0.0 < self.working_memory < math.inf:
             raise ValueError(f"working_memory = {self.working_memory} GiB: must be positive")
 
 
@@ -126,8 +130,13 @@ def named(result: Analysis) -> dict[str, Array]:
 
 
 def _law(config: ConfigDict, options: Options) -> Distribution:
-    memory = int(options.working_memory * 2**30)
+    memory = int((1.0 if options.working_memory is None else options.working_memory) * 2**30)
     law = build.distribution(config, options.split, working_memory=memory)
+    if options.working_memory is not None and not isinstance(law, FiniteSet):
+        raise ValueError(
+            f"working_memory = {options.working_memory} GiB: has no effect on the law of the data, "
+            f"{type(law).__name__}, which holds no points; leave it out"
+        )
     if options.x64 and isinstance(law, FiniteSet):
         # Its norms and weights must be as precise as the rest.
         return FiniteSet(np.asarray(law.points, np.float64), working_memory=memory)
@@ -152,7 +161,7 @@ def _reach(process: Process) -> float:
 def _drawn(config: ConfigDict, marginal: Marginal, options: Options) -> Queries:
     """Draw data and noise, and noise levels unless they are given."""
     num = options.num or 0
-    data_key, noise_key, time_key = jax.random.split(root_key(options.seed), 3)
+    data_key, noise_key, time_key = jax.random.split(root_key(options.seed or 0), 3)
     t = build.time_law(config).sample(time_key, num)
     if options.t is not None:
         t = _turns(marginal.process, options.t, num)

@@ -35,8 +35,9 @@ class GuidedField:
         interval: times ``(lo, hi)`` outside of which there is no guidance; None for all times.
 
     Raises:
-        ValueError: if the interval is not increasing, or the two fields are of different processes. When called: if
-            ``null_field`` is None and the network has no classes, or no labels were given.
+        ValueError: if the interval is not two increasing numbers, or given with a scale that is known to be 1, where it
+            has no effect; or the two fields are of different processes. When called: if ``null_field`` is None and the
+            network has no classes, or no labels were given.
     """
 
     field: Field
@@ -46,8 +47,10 @@ class GuidedField:
 
     def __post_init__(self) -> None:
         """Validate the interval and the pair."""
-        if self.interval is not None and not (len(self.interval) == 2 and self.interval[0] < self.interval[1]):
-            raise ValueError(f"GuidedField.interval = {self.interval}: must be (lo, hi) with lo < hi")
+        if self.interval is not None:
+            _check_interval(self.interval)
+            if isinstance(self.scale, (int, float)) and self.scale == 1:
+                raise ValueError(f"GuidedField.interval = {self.interval}: has no effect with scale = 1; leave it out")
         # Pytree utilities put other things than fields here.
         if isinstance(self.field, Field) and isinstance(self.null_field, Field):
             check_same_process("GuidedField", self.field, self.null_field)
@@ -95,6 +98,12 @@ class GuidedField:
         labels = jnp.concatenate([network.labels, jnp.full_like(network.labels, network.null_label)])
         both = network.with_labels(labels)(jnp.concatenate([u, u]), jnp.concatenate([t, t]))
         return both[: len(u)], both[len(u) :]
+
+
+def _check_interval(interval: tuple[float, ...]) -> None:
+    pair = len(interval) == 2 and all(isinstance(each, (int, float)) for each in interval)
+    if not (pair and interval[0] < interval[1]):
+        raise ValueError(f"GuidedField.interval = {interval}: must be (lo, hi) with lo < hi")
 
 
 def check_same_process(owner: str, first: Field, second: Field) -> None:

@@ -17,7 +17,7 @@ from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.process.targets import Target
 
-NOISE_FEATURES = ("time", "log_snr", "smooth_log_snr")
+NOISE_FEATURES = ("time", "log_snr", "smooth_log_snr", "c_noise")
 OUTPUTS = ("direct", *ENERGIES)
 # Values of jax_default_matmul_precision that every device has.
 MATMUL_PRECISIONS = ("default", "high", "highest")
@@ -160,22 +160,25 @@ class NetworkField:
 
 
 def noise_feature(schedule: Schedule, t: Float[Array, "b"], kind: str) -> Float[Array, "b"]:
-    """Return the number of order one by which a conditional network is told the noise level.
+    """Return the number by which a conditional network is told the noise level.
+
+    The networks here embed it in sinusoids of 1000 to 0.1 radians per unit (``nets.conditioning``).
 
     Args:
         schedule: the schedule that t belongs to.
         t: noise levels.
-        kind: ``"time"``, t / t_max; ``"log_snr"``, log(b / a) / 4 (the ``c_noise`` of Karras et al. 2022); or
-            ``"smooth_log_snr"``, a hundredth of that, for networks whose derivative in t is used: through the sinusoids
-            of ``nets.conditioning``, up to 1000 radians per unit, the other two make that derivative rough.
+        kind: ``"time"``, t / t_max, of order one as DDPM's step over 1000 is; ``"log_snr"``, log(b / a) / 4, of order
+            one too, so that its sinusoids tell levels a thousandth apart; ``"smooth_log_snr"``, a hundredth of that,
+            for networks whose derivative in t is used, which the other two make rough; or ``"c_noise"``, a thousandth:
+            the c_noise = log(sigma) / 4 of Karras et al. (2022) with sinusoids of 1 to 0.0001 radians per unit of it,
+            those of the positional embedding of their DDPM++. (Their NCSN++ has random Fourier features instead.)
 
     Raises:
         ValueError: if kind is unknown.
     """
     if kind == "time":
         return t / schedule.t_max
-    if kind == "log_snr":
-        return 0.25 * schedule.eta(t)
-    if kind == "smooth_log_snr":
-        return 0.0025 * schedule.eta(t)
-    raise ValueError(f"noise_feature = {kind!r}: must be one of {', '.join(NOISE_FEATURES)}")
+    scales = {"log_snr": 0.25, "smooth_log_snr": 0.25e-2, "c_noise": 0.25e-3}
+    if kind not in scales:
+        raise ValueError(f"noise_feature = {kind!r}: must be one of {', '.join(NOISE_FEATURES)}")
+    return scales[kind] * schedule.eta(t)

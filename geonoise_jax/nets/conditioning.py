@@ -6,7 +6,10 @@ Perez et al. 2018). The whole branch is small and is evaluated in float32 (float
 Noise feature: `phi_i = INPUT_SCALE * t * MAX_PERIOD**(-i / (n - 1))`, features `[cos phi, sin phi]` (Vaswani et al.
 2017 with the constants of DDPM, Ho et al. 2020, whose integer step 0..999 is `1000 t` here). With t in [0, 1] the
 fastest wave has wavelength 2 pi / 1000 in t and the slowest turns by 0.1 rad over the whole range, so that neighbouring
-noise levels are resolved and the coarse position is monotone. A feature of a few units (log-SNR / 4) is equally fine.
+noise levels are resolved and the coarse position is monotone. A feature of a few units (log-SNR / 4) is embedded as
+finely. Smaller features have slower waves: of c_noise / 1000, the sinusoids `cos, sin(c_noise 10000**(-i / (n - 1)))`
+are those that EDM's DDPM++ has of c_noise = log(sigma) / 4 (Karras et al. 2022: its PositionalEmbedding with
+max_positions 10000 and endpoint, whose sines come before its cosines, an order that the Dense layer after it absorbs).
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ def sinusoidal_features(t: Float[Array, "b"], features: int = SINUSOID_FEATURES)
     """Cosines and sines of t at geometrically spaced frequencies (formula in the module docstring).
 
     Args:
-      t: [B] noise features of roughly unit range, float32 or float64.
+      t: [B] noise features of at most roughly unit range, float32 or float64.
       features: length of the result, even and at least 4.
 
     Raises:

@@ -50,14 +50,14 @@ def eqm_descent(
     keys: Key[Array, "b"] | None = None,
     *,
     step_size: float = 0.0017,
-    max_steps: int = 250,
+    max_steps: int = 249,
     tolerance: float = 0.0,
 ) -> Outcome:
     """Descend a blind equilibrium field, equation (2).
 
-    The defaults are those of the published sampling code, made for g = 4 min(1, t / 0.2): their 250 steps are 249
-    evaluations, as many as ``max_steps=249`` here. The linear g = t needs steps twenty times as long for the same
-    contraction near the data, 1 - step_size dg/dt.
+    The defaults are those of the published sampling code, made for g = 4 min(1, t / 0.2): what it calls 250 steps are
+    249 evaluations. The linear g = t needs steps twenty times as long for the same contraction near the data,
+    1 - step_size dg/dt.
 
     Args:
         field: a blind Field of an equilibrium target.
@@ -89,7 +89,7 @@ def eqm_nesterov(
     *,
     step_size: float = 0.0017,
     momentum: float = 0.3,
-    max_steps: int = 250,
+    max_steps: int = 249,
     tolerance: float = 0.0,
 ) -> Outcome:
     """Descend a blind equilibrium field by Nesterov's accelerated gradient, equation (3).
@@ -108,7 +108,7 @@ def eqm_nesterov_released(
     *,
     step_size: float = 0.0017,
     momentum: float = 0.3,
-    max_steps: int = 250,
+    max_steps: int = 249,
     tolerance: float = 0.0,
 ) -> Outcome:
     """Descend a blind equilibrium field as the published code does under the name NAG-GD, equation (4).

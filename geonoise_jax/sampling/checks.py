@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Mapping
+from typing import Any
 
 
 def real(
@@ -66,3 +68,18 @@ def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """
     if value not in allowed:
         raise ValueError(f"{name} = {value!r}: must be one of {', '.join(allowed)}")
+
+
+def without_effect(why: str, unused: Mapping[str, tuple[Any, Any]]) -> None:
+    """Require that options which have no effect keep their defaults.
+
+    Args:
+        why: what makes them have none.
+        unused: value and default of each.
+
+    Raises:
+        ValueError: naming the option, its value and why it has no effect.
+    """
+    for name, (value, default) in unused.items():
+        if value != default:
+            raise ValueError(f"{name} = {value!r}: has no effect with {why}; leave it out")

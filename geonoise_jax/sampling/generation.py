@@ -19,12 +19,16 @@ from geonoise_jax.process.grids import GRIDS
 from geonoise_jax.process.keys import root_key, threefry
 from geonoise_jax.process.process import Process, check_start
 from geonoise_jax.process.schedules import Schedule
+from geonoise_jax.sampling import checks
 from geonoise_jax.sampling.samplers import Sampler, find
 
 _LOG = logging.getLogger(__name__)
 # What a sampler's own noise is drawn from: the key of the sample with this number folded in. The key itself draws the
 # start, so that all samplers start alike.
 _SAMPLER_NOISE = 0x5A4D
+# Steps and grid of a sampler that takes the steps of a grid, where they are not given.
+NUM_STEPS = 100
+GRID = "uniform"
 # Samplers that go on until they are done, unless max_steps comes first; EqM descent by default spends all its steps.
 _STOPPING = ("bddm",)
 
@@ -46,7 +50,7 @@ def sample(
     key: Key[Array, ""],
     num: int,
     sampler: str = "heun",
-    num_steps: int = 100,
+    num_steps: int | None = None,
     **options: Any,
 ) -> Float[np.ndarray, "num *event"]:
     """Draw samples of the data from a field: the ``x`` of :func:`generate`, which documents the arguments."""
@@ -58,9 +62,9 @@ def generate(
     key: Key[Array, ""],
     num: int,
     sampler: str = "heun",
-    num_steps: int = 100,
+    num_steps: int | None = None,
     *,
-    grid: str = "uniform",
+    grid: str | None = None,
     denoise: bool = False,
     x: Float[np.ndarray | Array, "num *event"] | None = None,
     start_time: float | None = None,
@@ -73,20 +77,22 @@ def generate(
 ) -> Samples:
     """Draw samples of the data from a field, with what the sampler measured of each.
 
-    Sample i depends on (key, i) alone: the batch size and the number of devices change nothing beyond rounding.
+    Sample i depends on (key, i) alone: the batch size and the number of devices change nothing beyond rounding. An
+    argument that would have no effect is refused.
 
     Args:
         field: any Field: exact or trained, blind or conditional.
         key: PRNG key of any kind.
         num: number of samples.
         sampler: a name of ``samplers.SAMPLERS``.
-        num_steps: number of steps of the grid; adaptive and autonomous samplers have no grid.
-        grid: ``"uniform"`` in t, ``"rho"`` (EDM) or ``"log_snr"``.
+        num_steps: number of steps of the grid; 100 by default. Adaptive and autonomous samplers take none.
+        grid: ``"uniform"`` in t, the default, ``"rho"`` (EDM) or ``"log_snr"``. Adaptive and autonomous samplers take
+            none.
         denoise: replace the observation at t_min by the estimate of x at one more field evaluation; otherwise it is
             divided by a(t_min) and keeps noise of scale b(t_min) / a(t_min).
-        x: data to start from, noised to the start; needed where a is not negligible there.
+        x: data to start from, noised to the start; needed where a is not negligible there, refused where it is 0.
         start_time: time at which to start, if not t_max: less noise keeps more of x.
-        end_time: time at which to end, if not t_min.
+        end_time: time at which to end, if not t_min. Autonomous samplers take none.
         labels: class of each sample, for a class-conditional network.
         batch_size: samples computed at once; all by default. It is rounded up to a multiple of the devices, and a last
             partial batch is padded, so that there is one compile.
@@ -99,16 +105,15 @@ def generate(
         logged as a warning and marked in ``statistics["failed"]``.
 
     Raises:
-        ValueError: on an unknown sampler, grid or option, a size that is not positive, a value out of its range, or
-            ``x`` or ``labels`` of the wrong length.
+        ValueError: on an unknown sampler, grid or option, a size that is not positive, a value out of its range, an
+            argument without effect, or ``x`` or ``labels`` of the wrong length.
     """
     fixed = _fixed(field, sampler, num_steps, grid, denoise, start_time, end_time, options)
     batch_size = _check_sizes(num, num if batch_size is None else batch_size, mesh)
     for name, value in (("x", x), ("labels", labels)):
         if value is not None and len(value) != num:
             raise ValueError(f"len({name}) = {len(value)}: must be num = {num}")
-    if x is None:
-        _check_noise_start(fixed["within"], start_time)
+    _check_start(fixed["within"], start_time, x is not None)
     run = functools.partial(_sample_batch, **fixed)
     batches = []
     # Threefry from here on: the draws of other kinds of keys depend on the batch that a key is in.
@@ -122,25 +127,35 @@ def generate(
 
 
 def plan(
-    schedule: Schedule, sampler: str, num_steps: int, grid: str, **options: Any
-) -> tuple[Sampler, Float[Array, "{num_steps}+1"]]:
-    """Return the sampler and the times that these options mean for a schedule.
+    schedule: Schedule, sampler: str, num_steps: int | None = None, grid: str | None = None, **options: Any
+) -> tuple[Sampler, Float[Array, "times"]]:
+    """Return the sampler and the times that these options mean for a schedule; only the ends for one without a grid.
 
     Raises:
-        ValueError: on an unknown sampler, grid or option, or a number of steps that is not positive.
+        ValueError: on an unknown sampler, grid or option, a number of steps that is not positive, or a grid or a number
+            of steps for a sampler that takes none.
     """
     chosen = find(sampler, options)
+    if not chosen.gridded:
+        _refuse_given(f"{sampler}, which takes no grid", num_steps=num_steps, grid=grid)
+        return chosen, GRIDS[GRID](schedule, 1)
+    grid = GRID if grid is None else grid
     if grid not in GRIDS:
         raise ValueError(f"grid = {grid!r}: must be one of {', '.join(GRIDS)}")
-    return chosen, GRIDS[grid](schedule, num_steps)
+    return chosen, GRIDS[grid](schedule, NUM_STEPS if num_steps is None else num_steps)
+
+
+def _refuse_given(why: str, **unused: Any) -> None:
+    """Refuse what is given (not None) although it has no effect."""
+    checks.without_effect(why, {name: (value, None) for name, value in unused.items()})
 
 
 def check(
     field: Field,
     sampler: str = "heun",
-    num_steps: int = 100,
+    num_steps: int | None = None,
     *,
-    grid: str = "uniform",
+    grid: str | None = None,
     denoise: bool = False,
     start_time: float | None = None,
     end_time: float | None = None,
@@ -161,8 +176,7 @@ def check(
         ValueError: as :func:`generate`.
     """
     fixed = _fixed(field, sampler, num_steps, grid, denoise, start_time, end_time, options)
-    if not x:
-        _check_noise_start(fixed["within"], start_time)
+    _check_start(fixed["within"], start_time, x)
     _check_sizes(1, 1 if batch_size is None else batch_size, None)
     keys = jax.eval_shape(lambda: jax.random.split(root_key(0), 2))
     data = jax.ShapeDtypeStruct((2, *field.event_shape), jnp.result_type(float)) if x else None
@@ -173,8 +187,8 @@ def check(
 def _fixed(
     field: Field,
     sampler: str,
-    num_steps: int,
-    grid: str,
+    num_steps: int | None,
+    grid: str | None,
     denoise: bool,
     start_time: float | None,
     end_time: float | None,
@@ -185,6 +199,9 @@ def _fixed(
     chosen, times = plan(within, sampler, num_steps, grid, **options)
     if denoise and not chosen.timed:
         raise ValueError(f"denoise = {denoise}: must be False with {sampler}, which already ends at an estimate of x")
+    if not chosen.timed:
+        _refuse_given(f"{sampler}, which ends where it has converged", end_time=end_time)
+    _check_interval(field, within)
     return {
         "times": times,
         "within": within,
@@ -194,8 +211,24 @@ def _fixed(
     }
 
 
-def _check_noise_start(within: Schedule, start_time: float | None) -> None:
-    """Refuse to start from pure noise where it is not, saying which of the two times is to blame."""
+def _check_interval(field: Field, within: Schedule) -> None:
+    """Refuse guidance on an interval of noise levels of which none is sampled."""
+    interval = getattr(field, "interval", None)
+    if interval is not None and not (interval[0] <= within.t_max and within.t_min <= interval[1]):
+        raise ValueError(
+            f"guidance interval = {interval}: has no effect, as sampling goes from t = {within.t_max:g} to "
+            f"{within.t_min:g}; leave the guidance out"
+        )
+
+
+def _check_start(within: Schedule, start_time: float | None, from_data: bool) -> None:
+    """Refuse to start from pure noise where it is not, saying which time is to blame, and from data where they are."""
+    if from_data:
+        with jax.ensure_compile_time_eval():
+            kept = float(within.scales(jnp.asarray(within.t_max, jnp.result_type(float)))[0])
+        if kept == 0.0:
+            raise ValueError(f"x: has no effect with a start at t = {within.t_max:g}, where a = 0; leave it out")
+        return
     try:
         check_start(within)
     except ValueError as error:

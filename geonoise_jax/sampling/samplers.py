@@ -40,6 +40,11 @@ class Sampler:
         return "times" in self._parameters
 
     @property
+    def gridded(self) -> bool:
+        """Whether it takes the steps of a grid; an adaptive sampler uses the ends of it alone, an autonomous none."""
+        return self.cost is not None
+
+    @property
     def options(self) -> dict[str, Any]:
         """Names and defaults of the options."""
         parameters = self._parameters.values()
