@@ -172,7 +172,9 @@ def test_ve_predictor(monkeypatch: pytest.MonkeyPatch, agree: Agree, target: Any
     schedule = VE(t_min=0.01, t_max=50.0)
     times = jnp.append(grids.log_snr(schedule, count - 1), 0.0)
     agree("diffusers", "exponential sigmas, as the log-SNR grid", times[:-1], scheduler.discrete_sigmas.flip(0))
-    ours = predictor_corrector(exact_field(schedule, target), ours, times, keys(), corrector_steps=0)
+    ours = predictor_corrector(
+        exact_field(schedule, target), ours, times, keys(), predictor="reverse_diffusion", corrector_steps=0
+    )
     agree("diffusers", "VE predictor without corrector", ours, theirs)
 
 
