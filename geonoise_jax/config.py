@@ -195,7 +195,9 @@ def dumps(config: ConfigDict) -> str:
 
 
 def loads(text: str) -> ConfigDict:
-    """Return a locked config from :func:`dumps`.
+    """Return a locked config from :func:`dumps`, of this version or an older one.
+
+    Keys that older versions stored although they had no effect have their defaults.
 
     Raises:
         ValueError: if the text is no JSON object, has keys this version does not know or lacks some that every version
@@ -209,7 +211,7 @@ def loads(text: str) -> ConfigDict:
         raise ValueError("config.json: must hold a JSON object")
     _add_absent(stored)
     _check_like(stored, base_config().to_dict())
-    return ConfigDict(stored).lock()
+    return _drop_unused(ConfigDict(stored).lock())
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
@@ -243,6 +245,16 @@ def _add_absent(stored: dict[str, Any]) -> None:
             node = node.get(parent) if isinstance(node, dict) else None
         if isinstance(node, dict):
             node.setdefault(leaf, value)
+
+
+def _drop_unused(config: ConfigDict) -> ConfigDict:
+    """Unset in place what ``build`` would refuse as without effect."""
+    defaults = base_config().model
+    if config.model.blind:
+        config.model.noise_feature = defaults.noise_feature
+    if not config.model.class_conditional:
+        config.model.label_dropout = defaults.label_dropout
+    return fit_sampling(config, ())
 
 
 def _check_like(found: Mapping[str, Any], default: Mapping[str, Any], prefix: str = "") -> None:

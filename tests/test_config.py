@@ -164,8 +164,8 @@ def test_differences_name_every_changed_added_and_removed_key() -> None:
     }
 
 
-def _stored(change: Any) -> str:
-    tree = json.loads(config.dumps(config.load("configs/digits.py")))
+def _stored(change: Any, choice: ConfigDict | None = None) -> str:
+    tree = json.loads(config.dumps(choice or config.load("configs/digits.py")))
     change(tree)
     return json.dumps(tree)
 
@@ -205,6 +205,22 @@ def test_a_stored_config_without_newer_keys_means_what_it_meant() -> None:
     assert config.differences(config.loads(_stored(older)), default) == {"matmul_precision": ("default", "highest")}
     with pytest.raises(ValueError, match="config.json: key 'data' is missing"):
         config.loads(_stored(lambda tree: tree.pop("data")))
+
+
+@pytest.mark.parametrize("variant", ["uedm,blind", "eqm,blind", "flow_matching,conditional"])
+def test_what_older_versions_stored_without_effect_is_not_refused(variant: str) -> None:
+    """They had defaults for every sampler, and the features of a noise level for blind networks."""
+    whole = config.load(f"configs/digits.py:{variant}")
+
+    def older(tree: Any) -> None:
+        tree["model"] |= {"noise_feature": "log_snr"} if whole.model.blind else {}
+        tree["model"]["label_dropout"] = 0.2
+        if whole.sampling.sampler.name not in config.AUTONOMOUS:
+            tree["sampling"]["guidance"]["interval"] = [0.1, 0.5]
+        else:
+            tree["sampling"] |= {"num_steps": 50, "grid": "uniform"}
+
+    assert config.differences(config.loads(_stored(older, whole)), whole) == {}
 
 
 def test_shipped_configs_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
