@@ -203,6 +203,29 @@ def test_constant_average() -> None:
     np.testing.assert_allclose([warm.decay(jnp.asarray(s)) for s in (1, 1000)], [2 / 11, 0.9], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("rule", "want"),
+    [
+        (ema.Constant(0.999), 0.999),
+        (ema.Constant(0.999, warmup=True), 8.0 / 17.0),
+        (ema.Power(0.1), (1.0 - 1.0 / 7.0) ** (ema.Power(0.1).gamma + 1.0)),
+        (ema.Ramped(1000.0, 0.05), 0.5 ** (1.0 / 0.35)),
+        (ema.Ramped(1000.0, 0.0), 0.5**0.001),
+    ],
+    ids=str,
+)
+def test_decays_are_of_double_precision_under_x64(rule: ema.EMA, want: float, dtype: str, x64: None) -> None:
+    """And the average keeps the dtype of the parameters, rounded once."""
+    step = jnp.asarray(7)
+    np.testing.assert_allclose(rule.decay(step), want, rtol=1e-15)
+    old, new = (jnp.asarray(value, dtype) for value in (0.3, 0.7))
+    average = ema.update(rule, old, new, step)
+    assert average.dtype == dtype
+    exact = want * float(old) + (1.0 - want) * float(new)
+    np.testing.assert_allclose(float(average), exact, rtol=6e-8 if dtype == "float32" else 1e-15)
+
+
 @pytest.mark.parametrize("sigma_rel", [0.05, 0.1, 0.25])
 def test_power_average_has_the_profile_it_promises(sigma_rel: float) -> None:
     """The weight of step s is about s^gamma, of relative standard deviation sigma_rel; the start is forgotten."""

@@ -18,7 +18,7 @@ class EMA(Protocol):
     """A rule for how much of the old average is kept."""
 
     def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """Return the weight of the old average at update ``step``, counted from 1."""
+        """Return the weight of the old average at update ``step``, counted from 1, in jax's default precision."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Constant:
 
     def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """Return the weight of the old average at update ``step``, counted from 1."""
-        rate = jnp.float32(self.rate)
+        rate = jnp.asarray(self.rate, jnp.result_type(float))
         return jnp.minimum(rate, (1.0 + step) / (10.0 + step)) if self.warmup else rate
 
 
@@ -70,7 +70,7 @@ class Power:
 
     def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """Return the weight of the old average at update ``step``, counted from 1."""
-        return (1.0 - 1.0 / step.astype(jnp.float32)) ** (self.gamma + 1.0)
+        return (1.0 - 1.0 / step.astype(jnp.result_type(float))) ** (self.gamma + 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +92,20 @@ class Ramped:
 
     def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """Return the weight of the old average at update ``step``, counted from 1."""
-        half_life = jnp.minimum(self.half_life, self.ramp * step) if self.ramp else jnp.float32(self.half_life)
-        return jnp.float32(0.5) ** (1.0 / half_life)
+        half_life = jnp.asarray(self.half_life, jnp.result_type(float))
+        if self.ramp:
+            half_life = jnp.minimum(half_life, self.ramp * step)
+        return 0.5 ** (1.0 / half_life)
 
 
 EMAS = {"constant": Constant, "power": Power, "ramped": Ramped}
 
 
 def update(ema: EMA, average: PyTree[Array], params: PyTree[Array], step: Int[Array, ""]) -> PyTree[Array]:
-    """Return the average after update ``step``, counted from 1."""
+    """Return the average after update ``step``, counted from 1: computed as precisely as the decay, then rounded."""
     kept = ema.decay(step)
-    return jax.tree.map(lambda old, new: kept * old + (1.0 - kept) * new, average, params)
+
+    def weigh(old: Array, new: Array) -> Array:
+        return (kept * old.astype(kept.dtype) + (1.0 - kept) * new.astype(kept.dtype)).astype(old.dtype)
+
+    return jax.tree.map(weigh, average, params)
