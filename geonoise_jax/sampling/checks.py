@@ -1,4 +1,4 @@
-"""Validation of the options of samplers: Python numbers, fixed when a sampler is compiled."""
+"""Validation of what samplers are given: their options, Python numbers fixed when one is compiled, and data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import math
 import numbers
 from collections.abc import Mapping
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Shaped
 
 
 def real(
@@ -83,3 +88,20 @@ def without_effect(why: str, unused: Mapping[str, tuple[Any, Any]]) -> None:
     for name, (value, default) in unused.items():
         if value != default:
             raise ValueError(f"{name} = {value!r}: has no effect with {why}; leave it out")
+
+
+def model_space(name: str, values: Shaped[np.ndarray | Array, "*shape"]) -> None:
+    """Require floats, the values of model space; integers are stored values of some data set, of another range.
+
+    Raises:
+        ValueError: naming the argument and its dtype, and its range where it is known.
+    """
+    array = values if isinstance(values, jax.Array) else np.asarray(values)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return
+    known = array.size and not isinstance(array, jax.core.Tracer)
+    found = f", {array.min()}..{array.max()}" if known else ""
+    raise ValueError(
+        f"{name}: has dtype {array.dtype}{found}; must be floats, values of model space (``Arrays.to_model`` brings "
+        "the stored values of a data set there)"
+    )

@@ -90,7 +90,8 @@ def generate(
             none.
         denoise: replace the observation at t_min by the estimate of x at one more field evaluation; otherwise it is
             divided by a(t_min) and keeps noise of scale b(t_min) / a(t_min).
-        x: data to start from, noised to the start; needed where a is not negligible there, refused where it is 0.
+        x: data to start from, floats in model space, noised to the start; needed where a is not negligible there,
+            refused where it is 0.
         start_time: time at which to start, if not t_max: less noise keeps more of x.
         end_time: time at which to end, if not t_min. Autonomous samplers take none.
         labels: class of each sample, for a class-conditional network.
@@ -106,13 +107,15 @@ def generate(
 
     Raises:
         ValueError: on an unknown sampler, grid or option, a size that is not positive, a value out of its range, an
-            argument without effect, or ``x`` or ``labels`` of the wrong length.
+            argument without effect, ``x`` that are no floats, or ``x`` or ``labels`` of the wrong length.
     """
     fixed = _fixed(field, sampler, num_steps, grid, denoise, start_time, end_time, options)
     batch_size = _check_sizes(num, num if batch_size is None else batch_size, mesh)
     for name, value in (("x", x), ("labels", labels)):
         if value is not None and len(value) != num:
             raise ValueError(f"len({name}) = {len(value)}: must be num = {num}")
+    if x is not None:
+        checks.model_space("x", x)
     _check_start(fixed["within"], start_time, x is not None)
     run = functools.partial(_sample_batch, **fixed)
     batches = []

@@ -11,6 +11,7 @@ from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax.fields import Field
 from geonoise_jax.process.targets import Signal
+from geonoise_jax.sampling import checks
 from geonoise_jax.sampling.blind import check_blind, evaluate_blind
 from geonoise_jax.sampling.readout import level_of_residual
 
@@ -27,8 +28,9 @@ def denoise(
             (:mod:`geonoise_jax.sampling.readout`), which the Signal target does not need.
 
     Raises:
-        ValueError: if t is unknown and the field needs it, or its residual does not determine it.
+        ValueError: if u are no floats, or t is unknown and the field needs it, or its residual does not determine it.
     """
+    checks.model_space("u", u)
     if t is not None:
         times = jnp.broadcast_to(jnp.asarray(t, u.dtype), (len(u),))
         return field.process.recover(u, field(u, times), times)[0]
@@ -61,8 +63,9 @@ def energy_score(
         t: noise level at which a conditional energy is asked for, a scalar or one each; None for a marginal energy.
 
     Raises:
-        ValueError: if the model has no energy.
+        ValueError: if the model has no energy, or u are no floats.
     """
+    checks.model_space("u", u)
     if not isinstance(model, Energy):
         raise ValueError(f"model = {type(model).__name__}: must have a method energy, as exact marginals have")
     if t is None:
