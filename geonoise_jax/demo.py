@@ -168,8 +168,7 @@ def _draw(choice: ConfigDict, folder: Path, num: int) -> np.ndarray:
 
 
 def _points(choice: ConfigDict, split: str) -> np.ndarray:
-    data = build.arrays(choice, split)
-    return np.asarray(data.to_model(data.events))
+    return build.model_points(build.arrays(choice, split))
 
 
 def _baselines(training: np.ndarray, held_out: np.ndarray, num: int) -> Baselines:

@@ -199,7 +199,7 @@ def _samples(
 
 def _labelled(config: ConfigDict, split: str | None) -> tuple[Float[np.ndarray, "n *event"], Int[np.ndarray, "n"]]:
     data = build.arrays(config, split)
-    return np.asarray(data.to_model(data.events)), np.asarray(data.labels)
+    return build.model_points(data), np.asarray(data.labels)
 
 
 def _flat(points: Float[np.ndarray, "n *event"]) -> Float[np.ndarray, "n d"]:
