@@ -54,7 +54,9 @@ def points(dim: int) -> np.ndarray:
 def check_finite_set(name: str, schedule: Schedule, target: Target, dim: int, **options: Any) -> None:
     """Each sample is at a datum, up to the noise left at t_min, and the data come as often as they weigh."""
     exact = field(FiniteSet(points(dim), WEIGHTS), schedule, target)
-    samples = sample(exact, jax.random.key(0), NUM, name, STEPS, grid="log_snr", **options)
+    if SAMPLERS[name].gridded:
+        options |= {"num_steps": STEPS, "grid": "log_snr"}
+    samples = sample(exact, jax.random.key(0), NUM, name, **options)
     distance = np.linalg.norm(samples[:, None] - points(dim), axis=-1)
     a, b = (float(scale) for scale in schedule.scales(jnp.asarray(schedule.t_min)))
     noise = b / a * math.sqrt(dim)
