@@ -24,7 +24,7 @@ from geonoise_jax.training import ema, metrics
 from geonoise_jax.training import train as training
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.optimizer import learning_rate, optimizer
-from geonoise_jax.training.train import DivergedError, train
+from geonoise_jax.training.train import DivergedError, prepare, train
 from tests.training_runs import circles, metrics_of
 
 
@@ -120,6 +120,12 @@ def test_what_could_not_be_sampled_is_refused_before_training(
     with pytest.raises(ValueError, match=message):
         train(circles(data_dir, **overrides), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("t_max", [0.5, 1.0])
+def test_a_run_without_samples_may_end_where_it_will(t_max: float, data_dir: Path, tmp_path: Path) -> None:
+    """Its samples will start from data, or from noise alone where a = 0."""
+    assert prepare(circles(data_dir, schedule__kwargs__t_max=t_max, sampling__every=0), tmp_path)
 
 
 def test_metrics_log_rewinds_to_a_step(tmp_path: Path) -> None:

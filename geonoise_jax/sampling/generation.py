@@ -162,7 +162,7 @@ def check(
     denoise: bool = False,
     start_time: float | None = None,
     end_time: float | None = None,
-    x: bool = False,
+    x: bool | None = False,
     labels: bool = False,
     batch_size: int | None = None,
     **options: Any,
@@ -171,7 +171,7 @@ def check(
 
     Args:
         field: any Field; its arrays may be ``jax.ShapeDtypeStruct``.
-        x: whether data to start from will be given.
+        x: whether data to start from will be given; None if that is still open.
         labels: whether samples will have class labels.
         sampler, num_steps, grid, denoise, start_time, end_time, batch_size, options: as for :func:`generate`.
 
@@ -179,10 +179,11 @@ def check(
         ValueError: as :func:`generate`.
     """
     fixed = _fixed(field, sampler, num_steps, grid, denoise, start_time, end_time, options)
-    _check_start(fixed["within"], start_time, x)
+    if x is not None:
+        _check_start(fixed["within"], start_time, x)
     _check_sizes(1, 1 if batch_size is None else batch_size, None)
     keys = jax.eval_shape(lambda: jax.random.split(root_key(0), 2))
-    data = jax.ShapeDtypeStruct((2, *field.event_shape), jnp.result_type(float)) if x else None
+    data = jax.ShapeDtypeStruct((2, *field.event_shape), jnp.result_type(float)) if x is not False else None
     classes = jax.ShapeDtypeStruct((2,), jnp.int32) if labels else None
     jax.eval_shape(functools.partial(_sample_batch, **fixed), field, keys, data, classes)
 

@@ -301,7 +301,8 @@ def _put(local: dict[str, np.ndarray], where: Any) -> dict[str, Array]:
 def _check_sampling(config: ConfigDict, module: Any, params: PyTree, event_shape: tuple[int, ...]) -> None:
     """Refuse before training what would fail at the first sample grid; without one, later starts may be from data."""
     field = build.sampling_field(config, build.network_field(config, module, params, event_shape))
-    check(field, x=not config.sampling.every, labels=bool(module.num_classes), **build.sampling_options(config))
+    from_data = False if config.sampling.every else None
+    check(field, x=from_data, labels=bool(module.num_classes), **build.sampling_options(config))
 
 
 def _check_intervals(config: ConfigDict) -> None:
