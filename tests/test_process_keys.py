@@ -85,7 +85,11 @@ class AtHalf(GaussianField):
 jax.tree_util.register_dataclass(AtHalf, ["mean", "var"], ["process", "blind", "event_shape"])
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+# kvaerno5, long to compile, draws no more than tsit5 and is run by the same code.
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name == "kvaerno5" else name for name in SAMPLERS]
+
+
+@pytest.mark.parametrize("sampler", EACH)
 def test_no_sample_depends_on_its_batch(sampler: str) -> None:
     if sampler in ("tsit5", "kvaerno5") and not importlib.util.find_spec("diffrax"):
         pytest.skip("needs diffrax")
