@@ -168,9 +168,9 @@ def _add_exact_computation(command: argparse.ArgumentParser) -> None:
         help="take the points of this split as the law of the data "
         "(default: the law they were drawn from where it is known, else the config's split)",
     )
-    command.add_argument("--accuracy", type=float, help="of integrals over t (default: 1e-5; 1e-9 in float64)")
+    command.add_argument("--accuracy", type=float, help="of integrals over t (default: 1e-5; 1e-11 in float64)")
     command.add_argument(
-        "--x64", action="store_true", default=None, help="compute in float64: slower, accurate to 1e-9"
+        "--x64", action="store_true", default=None, help="compute in float64: slower, accurate to 1e-11"
     )
     command.add_argument("--batch-size", type=int, help="points computed at once (default: 256)")
     command.add_argument(

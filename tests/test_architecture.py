@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "exact": {"process"},
     # An exact field is whatever has the methods of exact.marginal.Marginal.
     "fields": {"process"},
-    "sampling": {"process", "fields"},
+    "sampling": {"process", "exact", "fields"},
     "build": {"config", "data", "exact", "fields", "nets", "process", "sampling"},
     "figures": {"exact", "progress"},
     "training": {"build", "config", "data", "fields", "figures", "process", "progress", "sampling"},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from geonoise_jax.exact import FiniteSet, Marginal, marginal, sums
+from geonoise_jax.exact import FiniteSet, Marginal, delivery, projection
 from geonoise_jax.process import schedules, targets, times
 from geonoise_jax.process.process import Process
 
@@ -113,7 +113,7 @@ def test_float32_is_accurate_near_and_far_from_the_data() -> None:
 @pytest.mark.parametrize("size", [40, 2048, 3001])
 def test_largest_finds_the_largest(size: int) -> None:
     values = jnp.asarray(np.random.default_rng(size).normal(size=(3, size)), jnp.float32)
-    found = np.asarray(sums._largest(values, 32))
+    found = np.asarray(projection._largest(values, 32))
     expected = np.argsort(-np.asarray(values), axis=1)[:, :32]
     np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(expected, axis=1))
 
@@ -133,7 +133,7 @@ def test_shard_refuses_an_unknown_axis() -> None:
 
 
 def test_a_long_batch_says_how_far_it_is(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(marginal, "_PROGRESS_SECONDS", -1.0)
+    monkeypatch.setattr(delivery, "_PROGRESS_SECONDS", -1.0)
     law = FiniteSet(np.eye(4), working_memory=2_000)
     block = law.query_block(np.float32)
     with caplog.at_level("INFO", logger="geonoise_jax"):

@@ -37,7 +37,7 @@ class Options:
         num: number of observations to draw from data and noise, instead of ``points``.
         t: noise levels, which take turns; None: drawn from the time law for drawn observations, unknown for given ones.
         split: the law of the data is that of the points of this split; None: see ``build.distribution``.
-        accuracy: relative accuracy of integrals over t; None for 1e-9 in float64, 1e-5 in float32.
+        accuracy: relative accuracy of integrals over t; None for 1e-11 in float64, 1e-5 in float32.
         x64: compute in float64.
         seed: seed of what is drawn; None for 0. Nothing is drawn for given ``points``.
         batch_size: observations computed at once.
@@ -115,11 +115,13 @@ def named(result: Analysis) -> dict[str, Array]:
     """Return the quantities of an analysis by the names of the .npz.
 
     Those of the posterior of t begin with ``posterior_``, those at the observations' own noise levels with
-    ``conditional_``; fields are [B, *event], the posterior's nodes, weights and densities [B, T], all others [B].
+    ``conditional_``, estimated relative errors with ``error_``; fields are [B, *event], the posterior's nodes, weights
+    and densities [B, T], all others [B].
     """
     parts = result._asdict()
     posterior, decomposition, conditional = (parts.pop(k) for k in ("posterior", "decomposition", "conditional"))
-    quantities = {"energy": -result.log_density, **parts}
+    errors = {f"error_{name}": value for name, value in parts.pop("errors").items()}
+    quantities = {"energy": -result.log_density, **parts, **errors}
     quantities |= {f"posterior_{name}": value for name, value in posterior._asdict().items()}
     if decomposition is not None:
         terms = ("natural", "transport", "drift", "gain", "drift_scale")
@@ -209,7 +211,16 @@ def _in_batches(marginal: Marginal, queries: Queries, size: int) -> dict[str, np
             progress.update(start + kept)
     finally:
         progress.close()
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return {name: np.concatenate(_equally_long([batch[name] for batch in batches], name)) for name in batches[0]}
+
+
+def _equally_long(parts: list[np.ndarray], name: str) -> list[np.ndarray]:
+    """Fill up arrays per node of the posterior, of which every batch uses as many as it needs, to one length."""
+    if name not in exact_summary.PER_NODE:
+        return parts
+    most = max(part.shape[1] for part in parts)
+    mode: Any = "edge" if name == "posterior_t" else "constant"
+    return [np.pad(part, ((0, 0), (0, most - part.shape[1])), mode=mode) for part in parts]
 
 
 def _known(queries: Queries) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 # Per node of the posterior rather than per observation.
-_PER_NODE = ("posterior_t", "posterior_weights", "posterior_density")
+PER_NODE = ("posterior_t", "posterior_weights", "posterior_density")
 
 
 def table(arrays: Mapping[str, np.ndarray], accuracy: float, gain_problem: str) -> str:
@@ -19,7 +19,9 @@ def table(arrays: Mapping[str, np.ndarray], accuracy: float, gain_problem: str) 
         accuracy: relative accuracy that was asked for.
         gain_problem: why the decomposition was left out, or an empty string.
     """
-    rows = [_row(name, values) for name, values in arrays.items() if name not in _PER_NODE]
+    rows = [
+        _row(name, values) for name, values in arrays.items() if name not in PER_NODE and not name.startswith("error_")
+    ]
     heading = f"{'':<28}{'min':>12}{'median':>12}{'max':>12}"
     return "\n".join([heading, *rows, *_remarks(arrays, accuracy, gain_problem)])
 
@@ -32,9 +34,10 @@ def _row(name: str, values: Float[np.ndarray, "B *event"]) -> str:
 
 
 def _remarks(arrays: Mapping[str, np.ndarray], accuracy: float, gain_problem: str) -> Iterator[str]:
-    error = arrays["posterior_error"]
+    found = {name.removeprefix("error_"): value for name, value in arrays.items() if name.startswith("error_")}
+    error, worst = np.max(list(found.values()), axis=0), max(found, key=lambda name: np.max(found[name]))
     missed = int((~(error <= accuracy)).sum())
-    yield f"estimated relative error of the integrals over t: at most {error.max():.1e}, asked for {accuracy:.1e}"
+    yield f"estimated relative error: at most {error.max():.1e} ({worst}), asked for {accuracy:.1e}"
     if missed:
         yield f"warning: {missed} of {len(error)} points miss it; --x64 or another --accuracy may help"
     if "t" in arrays:

@@ -2,11 +2,11 @@
 
 from geonoise_jax.exact.base import Distribution as Distribution
 from geonoise_jax.exact.base import Level as Level
+from geonoise_jax.exact.delivery import QuadratureWarning as QuadratureWarning
 from geonoise_jax.exact.distributions import Gaussian as Gaussian
 from geonoise_jax.exact.distributions import Mixture as Mixture
 from geonoise_jax.exact.finite import FiniteSet as FiniteSet
 from geonoise_jax.exact.marginal import Marginal as Marginal
-from geonoise_jax.exact.marginal import QuadratureWarning as QuadratureWarning
 from geonoise_jax.exact.planes import Circles as Circles
 from geonoise_jax.exact.planes import Subspace as Subspace
 from geonoise_jax.exact.results import Analysis as Analysis

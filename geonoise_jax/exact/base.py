@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax.exact.pytrees import Frozen
@@ -56,11 +56,31 @@ class Scores(NamedTuple):
         relative: [B, T].
         offset: [B].
         cache: what :meth:`Distribution.average` needs of the same pass, defined by the distribution.
+        blur: rounding error of ``relative`` in nats, [B, T]; None where it is that of the working precision.
+        mixing: that of the weights of points against each other, averaged over the points, [B, T]; None as before.
+        length: about how long the events are that u may stem from, [B]; None for sqrt(D), that of unit scale.
     """
 
     relative: Float[Array, "B T"]
     offset: Float[Array, "B"]
     cache: Any = None
+    blur: Float[Array, "B T"] | None = None
+    mixing: Float[Array, "B T"] | None = None
+    length: Float[Array, "B"] | None = None
+
+
+class Anchor(NamedTuple):
+    """A point x_* for every query: ``|u - a x_*|^2 = residual2 + 2 o cross + o^2 centre2``, o the level's deficit.
+
+    Attributes:
+        residual2, cross, centre2: coefficients, each [B, 1].
+        information: the largest information in nats that u can give on x, ``max KL(p(x | u, t) || p(x))``.
+    """
+
+    residual2: Float[Array, "B 1"]
+    cross: Float[Array, "B 1"]
+    centre2: Float[Array, "B 1"]
+    information: Float[Array, ""]
 
 
 class Distribution(Frozen, abc.ABC):
@@ -92,8 +112,8 @@ class Distribution(Frozen, abc.ABC):
         """
 
     @abc.abstractmethod
-    def scores(self, projection: Any, level: Level) -> Scores:
-        """Return log p(u | t) at levels [B, T]."""
+    def scores(self, projection: Any, level: Level, used: Bool[Array, "T"] | None = None) -> Scores:
+        """Return log p(u | t) at levels [B, T]; any finite numbers at levels that are not ``used``."""
 
     @abc.abstractmethod
     def average(
@@ -113,9 +133,17 @@ class Distribution(Frozen, abc.ABC):
             alpha, beta: coefficients.
         """
 
-    def coarse(self, projection: Any) -> Any:
-        """Return a projection whose scores cost less and locate the noise level of u nearly as well."""
+    def anchor(self, projection: Any) -> Anchor | None:  # noqa: ARG002
+        """Return what bounds log p(u | t) between levels; None if it costs so little that many levels may be asked."""
+        return None
+
+    def focus(self, projection: Any, u: Float[Array, "B D"], level: Level, signal: float) -> Any:  # noqa: ARG002
+        """Return the projection of u that is most accurate at one level for each query, [B]."""
         return projection
+
+    def sharpened(self) -> Distribution | None:
+        """Return the same law, computed with less rounding error at more cost; None where there is no such way."""
+        return None
 
     def query_block(self, dtype: Any) -> int | None:  # noqa: ARG002
         """Return how many queries may be worked on at once; None for any number."""
@@ -181,10 +209,20 @@ def compiled_project(distribution: Distribution, u: Float[Array, "B D"], signal:
     return distribution.project(u, signal)
 
 
+@functools.partial(jax.jit, static_argnums=4)
+def compiled_focus(
+    distribution: Distribution, projection: Any, u: Float[Array, "B D"], level: Level, signal: float
+) -> Any:
+    """Return ``distribution.focus(projection, u, level, signal)``."""
+    return distribution.focus(projection, u, level, signal)
+
+
 @jax.jit
-def compiled_scores(distribution: Distribution, projection: Any, level: Level) -> Scores:
-    """Return ``distribution.scores(projection, level)``."""
-    return distribution.scores(projection, level)
+def compiled_scores(
+    distribution: Distribution, projection: Any, level: Level, used: Bool[Array, "T"] | None = None
+) -> Scores:
+    """Return ``distribution.scores(projection, level, used)``."""
+    return distribution.scores(projection, level, used)
 
 
 @jax.jit
@@ -211,9 +249,14 @@ def log_ratio(values: Float[Array, "..."], reference: Float[Array, "..."]) -> Fl
     return jnp.log1p((values - reference) / reference)
 
 
-def over_levels(function: Callable[[Level], Any], level: Level) -> Any:
-    """Map a function of a level [B] over the levels of [B, T]; the results' first axis is T."""
-    return jax.lax.map(function, Level(*(values.T for values in level)))
+def over_levels(function: Callable[[Level], Array], level: Level, used: Bool[Array, "T"] | None) -> Array:
+    """Map a function of a level [B] over the levels of [B, T] that are used; the results' first axis is T."""
+    levels = Level(*(values.T for values in level))
+    if used is None:
+        return jax.lax.map(function, levels)
+    like = jax.eval_shape(function, Level(*(values[0] for values in levels)))
+    zero = jnp.zeros(like.shape, like.dtype)
+    return jax.lax.map(lambda node: jax.lax.cond(node[0], function, lambda _: zero, node[1]), (used, levels))
 
 
 def average_over_levels(
@@ -232,9 +275,13 @@ def average_over_levels(
 
     def accumulate(total: Array, node: tuple[Level, Array, Array]) -> tuple[Array, None]:
         at, alpha_t, beta_t = node
-        mean, residual = moments(at)
-        expand = (..., *(None,) * (mean.ndim - 1))
-        return total + alpha_t[expand] * mean[None] + beta_t[expand] * residual[None], None
+
+        def added() -> Array:
+            mean, residual = moments(at)
+            expand = (..., *(None,) * (mean.ndim - 1))
+            return total + alpha_t[expand] * mean[None] + beta_t[expand] * residual[None]
+
+        return jax.lax.cond(jnp.any(alpha_t != 0.0) | jnp.any(beta_t != 0.0), added, lambda: total), None
 
     nodes = Level(*(values.T for values in level))
     local = jax.eval_shape(moments, Level(*(values[0] for values in nodes)))[0]

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from geonoise_jax.exact import checks
 from geonoise_jax.exact.base import (
@@ -30,6 +30,7 @@ from geonoise_jax.exact.base import (
     over_levels,
 )
 from geonoise_jax.exact.pytrees import pytree
+from geonoise_jax.process.keys import threefry
 
 _ROUNDING = 1e-6
 
@@ -73,7 +74,7 @@ class Mixture(Distribution):
         )
 
     def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "num *event"]:
-        component_key, noise_key = jax.random.split(key)
+        component_key, noise_key = jax.random.split(threefry(key))
         component = jax.random.choice(component_key, len(self.weights), (num,), p=self.weights)
         scale = jnp.sqrt(self.spectrum)[component]
         x = scale * jax.random.normal(noise_key, scale.shape, scale.dtype)
@@ -92,11 +93,11 @@ class Mixture(Distribution):
             jnp.einsum("kd,kde->ke", means, self.basis, precision=rotate),
         )
 
-    def scores(self, projection: tuple[Array, Array], level: Level) -> Scores:
+    def scores(self, projection: tuple[Array, Array], level: Level, used: Bool[Array, "T"] | None = None) -> Scores:
         reference = self._variance(Level(*(centre_node(values)[:, 0] for values in level)))
         log_size = 0.5 * jnp.log(reference).sum(-1)
         relative = over_levels(
-            lambda at: jax.nn.logsumexp(self._log_evidence(projection, at, reference, log_size), axis=-1), level
+            lambda at: jax.nn.logsumexp(self._log_evidence(projection, at, reference, log_size), axis=-1), level, used
         )
         return Scores(relative.T, -log_size[:, 0] - 0.5 * self.dim * LOG_2PI, (reference, log_size))
 

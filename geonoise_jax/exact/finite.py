@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,14 +10,39 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from geonoise_jax.exact import checks, sums
-from geonoise_jax.exact.base import Distribution, Level, Scores
+from geonoise_jax.exact.base import Anchor, Distribution, Level, Scores
+from geonoise_jax.exact.projection import Far, Near, Projection, focus, project
 from geonoise_jax.exact.pytrees import pytree
+from geonoise_jax.process.keys import threefry
 
-_COARSE_POINTS = 1024
+_SHARPER = 16
+_DRAW_ROW, _DRAW_BATCH = 256, 4096
 _WORKING_COPIES = 4  # arrays of one number per query and point that are alive at once
+
+
+def _drawn(key: Key[Array, ""], weights: Float[Array, "N"], num: int) -> Int[Array, "num"]:
+    """Return numbers of points drawn with replacement: a row of points, then one of its points.
+
+    Two uniform numbers resolve probabilities that one of 24 bits would not, and nothing of size N num is made.
+    """
+    row_key, place_key = jax.random.split(key)
+    rows = jnp.pad(weights, (0, -len(weights) % _DRAW_ROW)).reshape(-1, _DRAW_ROW)
+    within = jnp.cumsum(rows, axis=1)
+    up_to = jnp.cumsum(within[:, -1])
+    # Never quite the total, to which numbers beyond the last point would belong.
+    below_one = 1.0 - float(jnp.finfo(weights.dtype).eps)
+    at = below_one * jax.random.uniform(row_key, (num,), weights.dtype) * up_to[-1]
+    row = jnp.searchsorted(up_to, at, side="right")
+    share = below_one * jax.random.uniform(place_key, (num,), weights.dtype)
+
+    def place(draw: tuple[Array, Array]) -> Array:
+        row, share = draw
+        return jnp.searchsorted(within[row], share * within[row, -1], side="right")
+
+    return row * _DRAW_ROW + jax.lax.map(place, (row, share), batch_size=_DRAW_BATCH)
 
 
 @pytree(
@@ -123,33 +149,42 @@ class FiniteSet(Distribution):
         return law
 
     def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "num *event"]:
-        index = jax.random.categorical(key, self.log_weight, shape=(num,))
+        index = _drawn(threefry(key), jnp.exp(self.log_weight), num)
         return self.rows[index].reshape(num, *self.event_shape)
 
-    def project(self, u: Float[Array, "B D"], signal: float) -> sums.Projection:
+    def project(self, u: Float[Array, "B D"], signal: float) -> Projection:
         local = len(self.rows) // self._devices
         near = min(self.num_near, local)
 
-        def function(rows: Array, square: Array, log_weight: Array, u: Array) -> sums.Projection:
-            return sums.project(rows, square, log_weight, u, signal, near, self.axis)
+        def function(rows: Array, square: Array, log_weight: Array, u: Array) -> Projection:
+            return project(rows, square, log_weight, u, signal, near, self.axis)
 
         data, queries = P(self.axis), P(self.query_axis)
         run = self._local(function, (data, data, data, queries), self._layout(near < local))
         return run(self.rows, self.square, self.log_weight, u)
 
-    def coarse(self, projection: sums.Projection) -> sums.Projection:
-        layout = self._layout(projection.far is not None)
-        keep = _COARSE_POINTS // self._devices
-        return self._local(lambda p: sums.thin(p, keep), (layout,), layout)(projection)
+    def anchor(self, projection: Projection) -> Anchor:
+        surprise = jnp.where(jnp.isfinite(self.log_weight), -self.log_weight, 0.0).max()
+        return Anchor(projection.residual2, projection.cross, projection.centre2, surprise)
 
-    def scores(self, projection: sums.Projection, level: Level) -> Scores:
-        queries = P(self.query_axis)
-        layout = self._layout(projection.far is not None)
-        return self._local(lambda p, at: sums.scores(p, at, self.axis), (layout, queries), queries)(projection, level)
+    def focus(self, projection: Projection, u: Float[Array, "B D"], level: Level, signal: float) -> Projection:
+        data, queries, layout = P(self.axis), P(self.query_axis), self._layout(projection.far is not None)
+
+        def function(rows: Array, square: Array, log_weight: Array, p: Projection, u: Array, at: Level) -> Projection:
+            return focus(rows, square, log_weight, p, u, at, signal, self.axis)
+
+        run = self._local(function, (data, data, data, layout, queries, queries), layout)
+        return run(self.rows, self.square, self.log_weight, projection, u, level)
+
+    def scores(self, projection: Projection, level: Level, used: Bool[Array, "T"] | None = None) -> Scores:
+        queries, layout = P(self.query_axis), self._layout(projection.far is not None)
+        used = jnp.ones(level.b.shape[1], bool) if used is None else used
+        function = self._local(lambda p, at, used: sums.scores(p, at, used, self.axis), (layout, queries, P()), queries)
+        return function(projection, level, used)
 
     def average(
         self,
-        projection: sums.Projection,
+        projection: Projection,
         level: Level,
         scores: Scores,
         alpha: Float[Array, "J B T"],
@@ -163,14 +198,21 @@ class FiniteSet(Distribution):
         )
         return function(self.rows, projection, level, scores.cache, alpha, beta)
 
+    def sharpened(self) -> FiniteSet | None:
+        """Return the same law with more points compared by differences, or None if all are or memory forbids."""
+        law = copy.copy(self)
+        law._set(num_near=min(_SHARPER * self.num_near, self.num_points))
+        if law.num_near == self.num_near or law._bytes_per_query(self.rows.dtype) > self.working_memory:
+            return None
+        return law
+
     def query_block(self, dtype: Any) -> int:
         """Return how many queries fit into the working memory.
 
         Raises:
             ValueError: if not even one does.
         """
-        local = -(-len(self.rows) // self._devices)
-        per_query = jnp.dtype(dtype).itemsize * (_WORKING_COPIES * local + 3 * self.num_near * self.dim)
+        local, per_query = -(-len(self.rows) // self._devices), self._bytes_per_query(dtype)
         if per_query > self.working_memory:
             raise ValueError(
                 f"FiniteSet.working_memory = {self.working_memory}: one query on {local} points of {self.dim} entries "
@@ -178,17 +220,21 @@ class FiniteSet(Distribution):
             )
         return self.working_memory // per_query
 
+    def _bytes_per_query(self, dtype: Any) -> int:
+        local = -(-len(self.rows) // self._devices)
+        return int(jnp.dtype(dtype).itemsize * (_WORKING_COPIES * local + 3 * self.num_near * self.dim))
+
     @property
     def _devices(self) -> int:
         return 1 if self.mesh is None or self.axis is None else self.mesh.shape[self.axis]
 
-    def _layout(self, has_far: bool) -> sums.Projection:
+    def _layout(self, has_far: bool) -> Projection:
         """How a projection lies on the mesh: each device holds its own near and far points of its queries."""
         one: Any = P(self.query_axis)
         both: Any = P(self.query_axis, self.axis)
         data: Any = P(self.axis)
-        far = sums.Far(both, data, data) if has_far else None
-        return sums.Projection(one, one, one, one, one, sums.Near(both, both, both, both, both), far)
+        far = Far(both, data, data) if has_far else None
+        return Projection(one, one, one, one, one, one, one, Near(both, both, both, both, both, both), far)
 
     def _local(self, function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
         """Run a function on every device's own points."""

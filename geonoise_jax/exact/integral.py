@@ -10,12 +10,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from geonoise_jax.exact import quadrature
-from geonoise_jax.exact.base import Distribution, Scores, compiled_average, compiled_project, compiled_scores
-from geonoise_jax.exact.prior import Domain, Nodes, Prior
-from geonoise_jax.exact.quadrature import Rule
+from geonoise_jax.exact.base import (
+    Distribution,
+    Scores,
+    compiled_average,
+    compiled_focus,
+    compiled_project,
+    compiled_scores,
+)
+from geonoise_jax.exact.prior import Nodes, Prior
+from geonoise_jax.exact.quadrature import Rule, place_panels
+from geonoise_jax.exact.survey import survey
 
-_ZOOMS, _FINAL_ZOOMS = 5, 2
-_FINAL_SEARCH_NODES = 12
+_DISCRETE_STRIDE = 16
 
 Coefficients = tuple[Float[Array, "B T"], Float[Array, "B T"]]
 
@@ -26,38 +33,44 @@ class Integral(NamedTuple):
     Attributes:
         projection: of the queries, by their distribution.
         nodes: noise levels, [B, T].
+        spacing: quadrature weights in eta, 16 nodes a panel, [B, T]; None for a discrete law.
         scores: log p(u | t) at the nodes.
         weights: posterior probabilities of the nodes, summing to one over T.
         log_density: log p(u), [B].
-        error: estimated relative error, [B].
+        outside: bound on the share of the integral that is left out, [B].
     """
 
     projection: Any
     nodes: Nodes
+    spacing: Float[Array, "B T"] | None
     scores: Scores
     weights: Float[Array, "B T"]
     log_density: Float[Array, "B"]
-    error: Float[Array, "B"]
+    outside: Float[Array, "B"]
 
 
 def integrate(distribution: Distribution, prior: Prior, rule: Rule, u: Float[Array, "B D"]) -> Integral:
     """Return the posterior of the noise level at flattened queries."""
-    projection = compiled_project(distribution, u, prior.process.schedule.clean_signal)
+    signal = prior.process.schedule.clean_signal
+    projection = compiled_project(distribution, u, signal)
     if prior.is_discrete:
-        nodes = prior.at_integers(u.dtype)
-        nodes = jax.tree.map(lambda values: jnp.broadcast_to(values[None], (len(u), *values.shape)), nodes)
-        return _weigh(distribution, projection, nodes, jnp.zeros_like(nodes.t))
+        nodes = _for_all(prior.at_integers(u.dtype), len(u))
+        rough = jax.tree.map(lambda values: values[:, ::_DISCRETE_STRIDE], nodes)
+        height = compiled_scores(distribution, jax.lax.stop_gradient(projection), rough.level).relative
+        best = jnp.argmax(height + rough.log_prior, axis=1)[:, None]
+        focus = jax.tree.map(lambda values: jnp.take_along_axis(values, best, axis=1)[:, 0], rough.level)
+        projection = compiled_focus(distribution, projection, u, focus, signal)
+        return _weigh(distribution, projection, nodes, None, jnp.zeros(len(u), u.dtype))
     domain = prior.domain(u.dtype)
-    if rule.adaptive:
-        edges = _adapted_edges(distribution, prior, rule, domain, jax.lax.stop_gradient(projection), u)
-    else:
-        edges = jnp.broadcast_to(
-            jnp.asarray(rule.fixed_edges(domain), u.dtype)[None], (len(u), len(rule.fixed_edges(domain)))
-        )
+    chart, landscape = survey(distribution, prior, domain, jax.lax.stop_gradient(projection), rule.dim, u.dtype)
+    panels = place_panels(landscape, chart, rule, domain)
+    projection = compiled_focus(distribution, projection, u, prior.at_eta(panels.focus).level, signal)
+    edges, outside = panels.edges, panels.outside
+    if not rule.adaptive:
+        edges = _for_all(jnp.asarray(rule.fixed_edges(domain), u.dtype), len(u))
+        outside = jnp.zeros_like(outside)
     eta, spacing = quadrature.gauss_legendre(edges)
-    integral = _weigh(distribution, projection, prior.at_eta(eta), jnp.log(spacing))
-    error = quadrature.error_estimate(edges, spacing, jax.lax.stop_gradient(integral.weights), domain)
-    return integral._replace(error=error)
+    return _weigh(distribution, projection, prior.at_eta(eta), spacing, outside)
 
 
 def average(distribution: Distribution, integral: Integral, pairs: Sequence[Coefficients]) -> Float[Array, "J B D"]:
@@ -66,10 +79,22 @@ def average(distribution: Distribution, integral: Integral, pairs: Sequence[Coef
     return compiled_average(distribution, integral.projection, integral.nodes.level, integral.scores, alpha, beta)
 
 
-def _weigh(distribution: Distribution, projection: Any, nodes: Nodes, log_spacing: Float[Array, "B T"]) -> Integral:
-    scores = compiled_scores(distribution, projection, nodes.level)
+def _for_all(values: Any, num: int) -> Any:
+    """Give every query the same values."""
+    return jax.tree.map(lambda each: jnp.broadcast_to(each[None], (num, *each.shape)), values)
+
+
+def _weigh(
+    distribution: Distribution,
+    projection: Any,
+    nodes: Nodes,
+    spacing: Float[Array, "B T"] | None,
+    outside: Float[Array, "B"],
+) -> Integral:
+    log_spacing = jnp.zeros_like(nodes.t) if spacing is None else jnp.log(spacing)
+    scores = compiled_scores(distribution, projection, nodes.level, jnp.isfinite(log_spacing).any(axis=0))
     weights, log_density = _normalised(scores.relative, scores.offset, nodes.log_prior, log_spacing)
-    return Integral(projection, nodes, scores, weights, log_density, jnp.zeros_like(log_density))
+    return Integral(projection, nodes, spacing, scores, weights, log_density, outside)
 
 
 @jax.jit
@@ -79,29 +104,3 @@ def _normalised(relative: Array, offset: Array, log_prior: Array, log_spacing: A
     weights = jnp.exp(log_joint - total[:, None])
     # Rounding of a large total must not leave the weights short of one.
     return weights / weights.sum(axis=1, keepdims=True), total + offset
-
-
-def _adapted_edges(
-    distribution: Distribution, prior: Prior, rule: Rule, domain: Domain, projection: Any, u: Float[Array, "B D"]
-) -> Float[Array, "B edges"]:
-    """Locate each query's noise level, roughly on a cheaper projection first where the distribution has one."""
-    low, high = (jnp.full((len(u),), end, u.dtype) for end in (domain.low, domain.high))
-    coarse = distribution.coarse(projection)
-
-    def integrand(of: Any) -> quadrature.Integrand:
-        def value(eta: Float[Array, "B n"]) -> tuple[Float[Array, "B n"], Float[Array, "B n"]]:
-            nodes = prior.at_eta(eta)
-            log_p = compiled_scores(distribution, of, nodes.level).relative
-            return nodes.log_prior + log_p, jnp.log(nodes.coeffs.b)
-
-        return value
-
-    for _ in range(_ZOOMS):
-        window = quadrature.zoom(integrand(coarse), low, high, rule)
-        low, high = window.low, window.high
-    if coarse is not projection:
-        low, high = quadrature.widen(low, high, domain)
-        for _ in range(_FINAL_ZOOMS):
-            window = quadrature.zoom(integrand(projection), low, high, rule, _FINAL_SEARCH_NODES)
-            low, high = window.low, window.high
-    return quadrature.window_edges(window, rule, domain)

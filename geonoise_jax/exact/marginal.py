@@ -15,9 +15,7 @@ the transport correction is found without subtracting the drift, which may be a 
 
 from __future__ import annotations
 
-import logging
-import time
-import warnings
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,27 +25,26 @@ import numpy as np
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as ArrayLike
 
-from geonoise_jax.exact import analysis
+from geonoise_jax.exact import analysis, errors
 from geonoise_jax.exact.analysis import ALONG_RESIDUAL, ENERGY_GRAD, SIGNAL, TARGET, Pair
 from geonoise_jax.exact.base import Distribution, Level, compiled_average, compiled_project, compiled_scores
+from geonoise_jax.exact.delivery import deliver, in_blocks
+from geonoise_jax.exact.errors import Error
 from geonoise_jax.exact.integral import Integral, average, integrate
 from geonoise_jax.exact.prior import LossWeight, Prior
 from geonoise_jax.exact.pytrees import Frozen, pytree
-from geonoise_jax.exact.quadrature import Rule
+from geonoise_jax.exact.quadrature import ORDER, Rule
 from geonoise_jax.exact.results import Analysis, Decomposition, Posterior
+from geonoise_jax.exact.survey import chart_of
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import as_time
 from geonoise_jax.process.times import TimeLaw
 
-_DEFAULT_ACCURACY = {8: 1e-9, 4: 1e-5}  # by bytes per number
-_LOG = logging.getLogger(__name__)
-_PROGRESS_SECONDS = 30.0
+_DEFAULT_ACCURACY = {8: 1e-11, 4: 1e-5}  # by bytes per number
+# Numbers of one query that are alive at once, beside what its distribution needs, and what they may take.
+_PER_GRID_POINT, _PER_NODE, _BLOCK_BYTES = 12, 24, 2**30
 _RANGE_SLACK = 1e-5
 _NEGLIGIBLE_DENSITY = 1e-30
-
-
-class QuadratureWarning(UserWarning):
-    """An integral over the noise level is estimated to be less accurate than was asked for."""
 
 
 @pytree(data=("distribution",), static=("prior", "accuracy", "adaptive"))
@@ -61,7 +58,7 @@ class Marginal(Frozen):
         distribution: the law of the data.
         prior: the law of t, ``time_law x loss_weight`` normalised: the minimiser of the weighted loss depends on that
             product.
-        accuracy: relative accuracy of integrals over t; None for 1e-9 in float64, 1e-5 in float32.
+        accuracy: relative accuracy of integrals over t; None for 1e-11 in float64, 1e-5 in float32.
         adaptive: give every query its own nodes; otherwise all share those of a fixed rule.
     """
 
@@ -115,7 +112,12 @@ class Marginal(Frozen):
         Raises:
             ValueError: if u has another event shape.
         """
-        return self._in_blocks(lambda flat: self._integrate(flat).log_density, u)
+
+        def log_density(law: Marginal, flat: Float[Array, "B D"]) -> tuple[Array, Error]:
+            integral = law._integrate(flat)
+            return integral.log_density, errors.of_log_density(integral)
+
+        return self._deliver(log_density, u)
 
     def energy(self, u: Float[Array, "B *event"]) -> Float[Array, "B"]:
         """Return the marginal energy ``E = -log p(u)``, equation (1)."""
@@ -140,48 +142,44 @@ class Marginal(Frozen):
     def inverse_noise_moment(self, u: Float[Array, "B *event"], q: float) -> Float[Array, "B"]:
         """Return ``E[b^-q | u]``."""
 
-        def moment(flat: Float[Array, "B D"]) -> Float[Array, "B"]:
-            integral = self._integrate(flat)
-            return (integral.weights * integral.nodes.coeffs.b ** (-q)).sum(-1)
+        def moment(law: Marginal, flat: Float[Array, "B D"]) -> tuple[Array, Error]:
+            integral = law._integrate(flat)
+            powers = integral.nodes.coeffs.b ** (-q)
+            return (integral.weights * powers).sum(-1), errors.of_average(integral, powers)
 
-        return self._in_blocks(moment, u)
+        return self._deliver(moment, u)
 
     def posterior(self, u: Float[Array, "B *event"]) -> Posterior:
-        """Return the posterior p(t | u) of the noise level, equation (36).
+        """Return the posterior p(t | u) of the noise level, equation (36)."""
 
-        Warns:
-            QuadratureWarning: if its estimated error exceeds the accuracy (not inside a jitted function).
-        """
+        def posterior(law: Marginal, flat: Float[Array, "B D"]) -> tuple[Posterior, Error]:
+            integral = law._integrate(flat)
+            error = errors.of_posterior(integral)
+            return analysis.posterior(integral, error, self.prior.is_discrete), error
 
-        def posterior(flat: Float[Array, "B D"]) -> Posterior:
-            return analysis.posterior(self._integrate(flat), self.prior.is_discrete)
-
-        result = self._in_blocks(posterior, u)
-        self._warn(result.error, u)
-        return result
+        return analysis.trimmed(self._deliver(posterior, u))
 
     def decompose(self, u: Float[Array, "B *event"]) -> Decomposition:
         """Return the blind field as natural gradient, transport correction and drift, equation (14).
 
         Raises:
             ValueError: if the mean gain or the mean drift scale is infinite, as a vanishes where the prior does not.
-
-        Warns:
-            QuadratureWarning: if the estimated error of the posterior exceeds the accuracy (not inside a jitted
-                function).
         """
         problem = self.mean_gain_problem()
         if problem:
             raise ValueError(problem)
 
-        def decompose(flat: Float[Array, "B D"]) -> tuple[Decomposition, Float[Array, "B"]]:
-            integral = self._integrate(flat)
+        def decompose(law: Marginal, flat: Float[Array, "B D"]) -> tuple[Decomposition, Error]:
+            integral = law._integrate(flat)
             pairs = [pair(integral.nodes.coeffs) for pair in (TARGET, ENERGY_GRAD, ALONG_RESIDUAL)]
-            fields = average(self.distribution, integral, pairs)
-            return analysis.decomposition(integral, flat, *fields), integral.error
+            fields = average(law.distribution, integral, pairs)
+            error = errors.worst(
+                analysis.decomposition_error(integral),
+                *(errors.of_field(integral, pair, field) for pair, field in zip(pairs[:2], fields, strict=False)),
+            )
+            return analysis.decomposition(integral, flat, *fields), error
 
-        parts, error = self._in_blocks(decompose, u)
-        self._warn(error, u)
+        parts = self._deliver(decompose, u)
         return Decomposition(*(x.reshape(u.shape) if x.ndim > 1 else x for x in parts))
 
     def mean_gain_problem(self) -> str:
@@ -215,26 +213,23 @@ class Marginal(Frozen):
 
         Raises:
             ValueError: if u has another event shape, or t lies outside [t_min, t_max].
-
-        Warns:
-            QuadratureWarning: if the estimated error of the posterior exceeds the accuracy (not inside a jitted
-                function).
         """
         pairs = [TARGET, ENERGY_GRAD, SIGNAL, *([] if self.mean_gain_problem() else [ALONG_RESIDUAL])]
 
-        def analyse(flat: Float[Array, "B D"], *times: Float[Array, "B"]) -> Analysis:
-            integral = self._integrate(flat)
-            fields = average(self.distribution, integral, [pair(integral.nodes.coeffs) for pair in pairs])
-            blind = analysis.blind(integral, flat, fields, self.prior.is_discrete)
-            if not times:
-                return blind
-            at_level = self._at_level(flat, times[0], (TARGET, SIGNAL, ENERGY_GRAD), integral.projection)
-            return blind._replace(conditional=analysis.conditional(self.process, blind, flat, times[0], at_level))
+        def analyse(law: Marginal, flat: Float[Array, "B D"], *times: Float[Array, "B"]) -> tuple[Analysis, Error]:
+            integral = law._integrate(flat)
+            rows = [pair(integral.nodes.coeffs) for pair in pairs]
+            fields = average(law.distribution, integral, rows)
+            found = analysis.errors_of(integral, rows, fields)
+            blind = analysis.blind(integral, flat, fields, found, self.prior.is_discrete)
+            if times:
+                at_level = law._at_level(flat, times[0], (TARGET, SIGNAL, ENERGY_GRAD), integral.projection)
+                given = analysis.conditional(self.process, blind, flat, times[0], at_level)
+                blind = blind._replace(conditional=given)
+            return blind, errors.worst(*found.values())
 
         times = () if t is None else (self._times(self.distribution.flatten(u), t),)
-        result = self._in_blocks(analyse, u, *times)
-        self._warn(result.posterior.error, u)
-        return analysis.shaped(result, jnp.shape(u))
+        return analysis.shaped(self._deliver(analyse, u, *times), jnp.shape(u))
 
     # Quantities at one given noise level; t: a scalar or [B], in [t_min, t_max].
 
@@ -288,16 +283,19 @@ class Marginal(Frozen):
     def _mean_of(self, u: Float[Array, "B *event"], pair: Pair) -> Float[Array, "B *event"]:
         """Return ``E[alpha D_t + beta R_t | u]``."""
 
-        def mean(flat: Float[Array, "B D"]) -> Float[Array, "B D"]:
-            integral = self._integrate(flat)
-            return average(self.distribution, integral, [pair(integral.nodes.coeffs)])[0]
+        def mean(law: Marginal, flat: Float[Array, "B D"]) -> tuple[Array, Error]:
+            integral = law._integrate(flat)
+            coefficients = pair(integral.nodes.coeffs)
+            value = average(law.distribution, integral, [coefficients])[0]
+            return value, errors.of_field(integral, coefficients, value)
 
-        return self._in_blocks(mean, u).reshape(jnp.shape(u))
+        return self._deliver(mean, u).reshape(jnp.shape(u))
 
     def _at(self, u: Float[Array, "B *event"], t: ArrayLike, pair: Pair) -> Float[Array, "B *event"]:
         """Return ``alpha D_t + beta R_t`` at one noise level per query."""
         times = self._times(self.distribution.flatten(u), t)
-        at = self._in_blocks(lambda flat, times: self._at_level(flat, times, (pair,))[0], u, times)
+        flat = self.distribution.flatten(u)
+        at = in_blocks(lambda flat, times: self._at_level(flat, times, (pair,))[0], self._block(flat), flat, times)
         return at.reshape(jnp.shape(u))
 
     def _at_level(
@@ -322,28 +320,40 @@ class Marginal(Frozen):
                 raise ValueError(f"t = {known}: must lie within [t_min, t_max] = [{low:g}, {high:g}]")
         return jnp.broadcast_to(as_time(t).astype(flat.dtype), (len(flat),))
 
-    def _in_blocks(self, function: Callable[..., Any], u: Float[Array, "B *event"], *others: Float[Array, "B"]) -> Any:
-        """Apply a function to flattened queries, in blocks if the distribution's working memory asks for it."""
+    def _deliver(self, function: Callable[..., Any], u: Float[Array, "B *event"], *others: Float[Array, "B"]) -> Any:
+        """Apply ``function(marginal, flattened queries, *others)``, in blocks, to the accuracy that is asked for."""
         flat = self.distribution.flatten(u)
-        size = self.distribution.query_block(flat.dtype)
-        if size is None or len(flat) <= size:
-            return function(flat, *others)
-        starts, results, said = range(0, len(flat), size), [], time.monotonic()
-        for number, start in enumerate(starts, start=1):
-            results.append(function(*(x[start : start + size] for x in (flat, *others))))
-            if time.monotonic() - said > _PROGRESS_SECONDS:
-                _LOG.info("exact field: block %d of %d", number, len(starts))
-                said = time.monotonic()
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
 
-    def _warn(self, error: Float[Array, "B"], u: Float[Array, "B *event"]) -> None:
-        if isinstance(error, jax.core.Tracer):
-            return
-        worst, accuracy = float(error.max()), self.accuracy_in(self.distribution.flatten(u).dtype)
-        if not worst <= accuracy:
-            warnings.warn(
-                f"integrals over the noise level: estimated relative error {worst:.1e} at query {int(error.argmax())}, "
-                f"asked for {accuracy:.1e}; ask for a smaller one, or for adaptive=False, to use more nodes",
-                QuadratureWarning,
-                stacklevel=3,
-            )
+        def of(law: Marginal) -> Callable[..., Any]:
+            def in_one(*arrays: Array) -> Any:
+                value, error = function(law, *arrays)
+                return value, error.T
+
+            def compute(*arrays: Array) -> Any:
+                value, error = in_blocks(in_one, law._block(arrays[0]), *arrays)
+                return value, error.T
+
+            return compute
+
+        def sharper() -> Callable[..., Any] | None:
+            law = self.distribution.sharpened()
+            return None if law is None else of(self._of(law))
+
+        return deliver(of(self), sharper, self.accuracy_in(flat.dtype), flat, *others)
+
+    def _of(self, distribution: Distribution) -> Marginal:
+        """Return the same marginal of a distribution that is computed otherwise."""
+        law = copy.copy(self)
+        law._set(distribution=distribution)
+        return law
+
+    def _block(self, flat: Float[Array, "B D"]) -> int:
+        """Return how many queries are worked on at once."""
+        prior, dtype = self.prior, flat.dtype
+        if prior.is_discrete:
+            numbers = _PER_NODE * int(prior.time_law.hi - prior.time_law.lo + 1)
+        else:
+            chart = chart_of(prior, prior.domain(dtype), self.distribution.dim, sparse=False)
+            numbers = _PER_GRID_POINT * len(chart.eta) + _PER_NODE * ORDER * self._rule(dtype).most_panels(chart)
+        fitting = max(1, _BLOCK_BYTES // (numbers * dtype.itemsize))
+        return min(fitting, self.distribution.query_block(dtype) or fitting)

@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from geonoise_jax.exact import bessel, checks
 from geonoise_jax.exact.base import LOG_2PI, Distribution, Level, Scores, centre_node, log_ratio
 from geonoise_jax.exact.pytrees import pytree
+from geonoise_jax.process.keys import threefry
 
 
 class InPlane(NamedTuple):
@@ -69,7 +70,7 @@ class _Plane(Distribution):
         return inside * projection.inside[None] + beta.sum(-1)[..., None] * projection.perp[None]
 
     @abc.abstractmethod
-    def scores(self, projection: InPlane, level: Level) -> Scores:
+    def scores(self, projection: InPlane, level: Level, used: Bool[Array, "T"] | None = None) -> Scores:
         """Return log p(u | t), with ``cache = (mean_scale, residual_scale)``, each [B, T]."""
 
     def _noise_volume(self, level: Level, dims: int) -> tuple[Float[Array, "B T"], Float[Array, "B"]]:
@@ -102,10 +103,10 @@ class Subspace(_Plane):
         self._set(frame=frame, scale=scale, event_shape=frame.shape[:1])
 
     def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "num D"]:
-        z = jax.random.normal(key, (num, self.frame.shape[1]), self.frame.dtype)
+        z = jax.random.normal(threefry(key), (num, self.frame.shape[1]), self.frame.dtype)
         return jnp.dot(self.scale * z, self.frame.T, precision=jax.lax.Precision.HIGHEST)
 
-    def scores(self, projection: InPlane, level: Level) -> Scores:
+    def scores(self, projection: InPlane, level: Level, used: Bool[Array, "T"] | None = None) -> Scores:  # noqa: ARG002
         inner = self.frame.shape[1]
         a, b2, s2 = level.a, level.b * level.b, self.scale * self.scale
         total = a * a * s2 + b2
@@ -146,13 +147,13 @@ class Circles(_Plane):
         self._set(radii=radii, weights=weights, frame=frame, event_shape=frame.shape[:1])
 
     def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "num D"]:
-        which, angle = jax.random.split(key)
+        which, angle = jax.random.split(threefry(key))
         radius = self.radii[jax.random.choice(which, len(self.radii), (num,), p=self.weights)]
         phi = jax.random.uniform(angle, (num,), self.frame.dtype, maxval=2.0 * np.pi)
         plane = radius[:, None] * jnp.stack([jnp.cos(phi), jnp.sin(phi)], axis=-1)
         return jnp.dot(plane, self.frame.T, precision=jax.lax.Precision.HIGHEST)
 
-    def scores(self, projection: InPlane, level: Level) -> Scores:
+    def scores(self, projection: InPlane, level: Level, used: Bool[Array, "T"] | None = None) -> Scores:  # noqa: ARG002
         b2 = (level.b * level.b)[..., None]
         reach = level.a[..., None] * self.radii[None, None]
         # The square root has no derivative at the centre; its argument is kept just above it.

@@ -19,7 +19,7 @@ class Posterior(NamedTuple):
         mean: E[t | u].
         var: Var[t | u].
         mode: the time of largest density.
-        error: estimated relative error of the quadrature.
+        error: estimated relative error of mean and standard deviation, the larger.
     """
 
     t: Float[Array, "B T"]
@@ -88,6 +88,7 @@ class Analysis(NamedTuple):
         inverse_noise: ``E[1 / b | u]``.
         inverse_noise2: ``E[1 / b^2 | u]``.
         posterior: of the noise level.
+        errors: estimated relative errors by the names above; ``decomposition`` is that of its two scalars.
         decomposition: of the blind field; None where the mean gain does not exist.
         conditional: at the observations' own noise levels; None if they are not known.
     """
@@ -99,6 +100,7 @@ class Analysis(NamedTuple):
     inverse_noise: Float[Array, "B"]
     inverse_noise2: Float[Array, "B"]
     posterior: Posterior
+    errors: dict[str, Float[Array, "B"]]
     decomposition: Decomposition | None
     conditional: Conditional | None = None
 

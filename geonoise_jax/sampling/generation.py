@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -14,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, UInt32
 
+from geonoise_jax.exact.delivery import listening
 from geonoise_jax.fields import Field
 from geonoise_jax.process.grids import GRIDS
 from geonoise_jax.process.keys import root_key, threefry
@@ -102,8 +104,9 @@ def generate(
         options: options of the sampler.
 
     Returns:
-        Samples in data space and statistics, on the host. Samples that an adaptive sampler could not finish are
-        logged as a warning and marked in ``statistics["failed"]``.
+        Samples in data space and statistics, on the host. Where an exact field misses the accuracy asked of it,
+        ``statistics["exact_error"]`` is the largest estimated error, [num], and it is warned of. Samples that an
+        adaptive sampler could not finish are logged as a warning and marked in ``statistics["failed"]``.
 
     Raises:
         ValueError: on an unknown sampler, grid or option, a size that is not positive, a value out of its range, an
@@ -118,15 +121,32 @@ def generate(
         checks.model_space("x", x)
     _check_start(fixed["within"], start_time, x is not None)
     run = functools.partial(_sample_batch, **fixed)
-    batches = []
+    batches, missed = [], []
     # Threefry from here on: the draws of other kinds of keys depend on the batch that a key is in.
     for start, size, (keys, *data) in _batches(threefry(key), num, batch_size, mesh, x, labels):
-        batches.append(jax.tree.map(lambda rows, size=size: np.asarray(rows)[:size], run(field, keys, *data)))
+        with _errors_of(len(keys)) as error:
+            batches.append(jax.tree.map(lambda rows, size=size: np.asarray(rows)[:size], run(field, keys, *data)))
+        missed.append(error[:size])
         if on_batch is not None:
             on_batch(start + size, num)
     samples = Samples(*jax.tree.map(lambda *parts: np.concatenate(parts), *batches))
+    if any(error.any() for error in missed):
+        samples.statistics["exact_error"] = np.concatenate(missed)
     _warn_of_failures(sampler, samples)
     return samples
+
+
+@contextlib.contextmanager
+def _errors_of(num: int) -> Iterator[Float[np.ndarray, "{num}"]]:
+    """Collect the largest errors that exact fields report of a batch meanwhile."""
+    worst = np.zeros(num)
+
+    def hear(errors: Float[np.ndarray, "rows"]) -> None:
+        if len(errors) == num:
+            np.maximum(worst, errors, out=worst)
+
+    with listening(hear):
+        yield worst
 
 
 def plan(

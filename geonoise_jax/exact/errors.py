@@ -1,0 +1,118 @@
+r"""How far a computed average over the noise level may be off, for each quantity and query.
+
+An average E[phi] errs by the relative error of the posterior's mass, times the spread of phi: the average of what
+hardly varies is accurate even where the posterior is not. Its parts:
+
+unresolved   what 16 nodes a panel miss, from the decay of the Legendre coefficients of the posterior density, continued
+             to the degree at which a Gauss rule errs
+outside      the share of the integral that lies outside the window
+rounding     in the exponents of points, in nats; and of the working precision
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from geonoise_jax.exact.integral import Coefficients, Integral
+from geonoise_jax.exact.quadrature import unresolved
+
+# Points that compete at one noise level are at most some multiples of b / a apart.
+_REACH = 6.0
+_ROUNDINGS, _ROUNDINGS_OF_TIMES = 4.0, 1.5
+_NARROWEST = 1e-5
+
+Error = Float[Array, "2 B"]  # of integration and of rounding
+
+
+@jax.jit
+def of_log_density(integral: Integral) -> Error:
+    """Return the estimated error of log p(u), relative to the larger of its size and 1."""
+    size = jnp.maximum(jnp.abs(integral.log_density), 1.0)
+    return _of_mass(integral) / size[None] + _rounded(0.0, size)
+
+
+@jax.jit
+def of_average(integral: Integral, phi: Float[Array, "B T"]) -> Error:
+    """Return the estimated relative error of E[phi | u], phi given at the nodes."""
+    mean = (integral.weights * phi).sum(-1)
+    return _of_centred(integral, phi - mean[:, None], jnp.abs(mean)) + _rounded(0.0, mean)
+
+
+@jax.jit
+def of_posterior(integral: Integral) -> Error:
+    """Return the estimated relative error of mean and standard deviation of p(t | u), the larger."""
+    return worst(of_average(integral, integral.nodes.t), 0.5 * of_variance(integral))
+
+
+@jax.jit
+def worst(*errors: Error) -> Error:
+    """Return, for every query, the error with the largest sum of its parts."""
+    stacked = jnp.stack(errors)
+    place = jnp.argmax(stacked.sum(axis=1), axis=0)
+    return jnp.take_along_axis(stacked, place[None, None], axis=0)[0]
+
+
+@jax.jit
+def of_variance(integral: Integral) -> Error:
+    """Return the estimated relative error of Var[t | u], at least that of a width of 1e-5 of the mean."""
+    t, weights = integral.nodes.t, integral.weights
+    mean = (weights * t).sum(-1, keepdims=True)
+    square = (t - mean) ** 2
+    var = (weights * square).sum(-1)
+    size = jnp.maximum(var, (_NARROWEST * mean[:, 0]) ** 2)
+    error = _of_centred(integral, square - var[:, None], size)
+    if integral.spacing is None:
+        return error + _rounded(0.0, size)
+    # Times round to parts of themselves, beside which the posterior is narrow.
+    narrowness = jnp.abs(mean[:, 0]) / jnp.sqrt(jnp.maximum(size, jnp.finfo(size.dtype).tiny))
+    return error + _rounded(_ROUNDINGS_OF_TIMES * narrowness, size)
+
+
+@jax.jit
+def of_field(integral: Integral, pair: Coefficients, value: Float[Array, "B D"]) -> Error:
+    """Return the estimated relative error, in norm, of ``E[alpha D_t + beta R_t | u]``.
+
+    D_t is taken to be as long as the data are, and R_t to be ``b sqrt(D)`` long: errors are those of the averages of
+    alpha and b beta, relative to the average itself.
+
+    Args:
+        integral: at the observations.
+        pair: alpha and beta at the nodes.
+        value: the average.
+    """
+    alpha, beta = pair
+    k, weights = integral.nodes.coeffs, integral.weights
+    root = value.shape[1] ** 0.5
+    length = integral.scores.length
+    parts = alpha * (root if length is None else length[:, None]), beta * k.b * root
+    size = jnp.sqrt((value * value).sum(-1))
+    # Where terms cancel, what they are rounded to is large beside what is left of them.
+    typical = sum((weights * jnp.abs(part)).sum(-1) for part in parts)
+    error = sum(_of_centred(integral, part - (weights * part).sum(-1, keepdims=True), size) for part in parts)
+    error += _rounded(_ROUNDINGS * typical / jnp.maximum(size, jnp.finfo(size.dtype).tiny), size)
+    if integral.scores.mixing is None:
+        return error
+    moved = jnp.abs(alpha - k.a * beta) * _REACH * k.b / k.a
+    return error.at[1].add((weights * integral.scores.mixing * moved).sum(-1) / size)
+
+
+def _of_centred(integral: Integral, apart: Float[Array, "B T"], size: Float[Array, "B"]) -> Error:
+    spread = (integral.weights * jnp.abs(apart)).sum(-1)
+    return _of_mass(integral) * (spread / jnp.maximum(size, jnp.finfo(size.dtype).tiny))[None]
+
+
+def _of_mass(integral: Integral) -> Error:
+    """Return the estimated relative error of the posterior's mass."""
+    missed, blur = integral.outside, integral.scores.blur
+    if integral.spacing is not None:
+        missed += unresolved(integral.spacing, integral.weights)
+    blurred = jnp.zeros_like(missed) if blur is None else (integral.weights * blur).sum(-1)
+    return jnp.stack([missed, blurred])
+
+
+def _rounded(roundings: ArrayLike, like: Float[Array, "B"]) -> Error:
+    """Return the error of so many roundings of the working precision, beside the few that any number has."""
+    size = float(jnp.finfo(like.dtype).eps) * (_ROUNDINGS + roundings)
+    return jnp.stack([jnp.zeros_like(like), jnp.broadcast_to(jnp.asarray(size, like.dtype), like.shape)])
