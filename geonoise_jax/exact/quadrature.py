@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from geonoise_jax.exact.prior import Domain
-from geonoise_jax.exact.survey import Chart, Landscape
+from geonoise_jax.exact.survey import Chart, Landscape, few_sizes
 
 ORDER = 16
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(ORDER)
@@ -77,8 +77,8 @@ class Rule:
         return self.scale * ORDER / max(10.0, 2.8 * math.sqrt(self.dim))
 
     def most_panels(self, chart: Chart) -> int:
-        """Number of panels that resolve every point's posterior over the whole range."""
-        return max(1, math.ceil(chart.measure[-1] / (self.scale * ORDER)))
+        """Number of panels, at least as many as resolve every point's posterior over the whole range."""
+        return few_sizes(chart.measure[-1] / (self.scale * ORDER))
 
     def fixed_edges(self, domain: Domain) -> np.ndarray:
         """Panel edges of the fixed rule, graded towards both ends and with an edge at every kink."""

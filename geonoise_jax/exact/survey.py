@@ -116,15 +116,26 @@ def survey(
 @functools.lru_cache(maxsize=256)
 def chart_of(prior: Prior, domain: Domain, dim: int, *, sparse: bool) -> Chart:
     """Return the chart of a prior's range for events of ``dim`` entries."""
+    chart = _grid(prior, domain, dim)
+    if not sparse:
+        return chart._replace(search=np.unique([*range(0, len(chart.eta), _STRIDE), len(chart.eta) - 1]))
+    search = _search_points(chart)
+    return chart._replace(search=search, interpolation=_interpolation(chart, search))
+
+
+def few_sizes(least: float) -> int:
+    """Return the next of 1, 2, 3, 4, 6, 8, 12, ...: with few sizes, what is compiled for one process serves others."""
+    power = 2 ** max(0, math.ceil(math.log2(max(least, 1.0))))
+    return 3 * power // 4 if power >= 4 and 3 * power // 4 >= least else power
+
+
+@functools.lru_cache(maxsize=256)
+def _grid(prior: Prior, domain: Domain, dim: int) -> Chart:
+    """Return a chart without levels to search."""
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         fine = _measured(prior, np.linspace(domain.low, domain.high, _FINE), dim)
-        num = int(fine.measure[-1]) + 2
-        chart = _measured(prior, np.interp(np.linspace(0.0, fine.measure[-1], num), fine.measure, fine.eta), dim)
-        if not sparse:
-            search = np.unique([*range(0, num, _STRIDE), num - 1])
-            return chart._replace(search=search)
-        search = _search_points(chart)
-        return chart._replace(search=search, interpolation=_interpolation(chart, search))
+        at = np.linspace(0.0, fine.measure[-1], few_sizes(fine.measure[-1] + 2.0))
+        return _measured(prior, np.interp(at, fine.measure, fine.eta), dim)
 
 
 def _measured(prior: Prior, eta: np.ndarray, dim: int) -> Chart:
@@ -149,7 +160,7 @@ def _sharpness(log_prior: np.ndarray, eta: np.ndarray) -> np.ndarray:
 def _search_points(chart: Chart) -> np.ndarray:
     spacing = _PER_LOG_B * np.abs(np.diff(chart.log_b)) + _PER_LOG_A * np.abs(np.diff(np.log(chart.level.a)))
     position = np.concatenate([[0.0], np.cumsum(spacing)])
-    levels = np.linspace(0.0, position[-1], math.ceil(position[-1]) + 3)
+    levels = np.linspace(0.0, position[-1], few_sizes(position[-1] + 2.0))
     return np.unique(np.searchsorted(position, levels, side="left").clip(0, len(position) - 1))
 
 
