@@ -31,10 +31,10 @@ class QuadratureWarning(UserWarning):
     """A returned quantity is estimated to be less accurate than was asked for."""
 
 
-def in_blocks(function: Callable[..., Any], size: int | None, *arrays: Float[Array, "B ..."]) -> Any:
+def in_blocks(function: Callable[..., Any], size: int, *arrays: Float[Array, "B ..."]) -> Any:
     """Apply a function to arrays with one leading axis, ``size`` rows at a time, and say how far it is."""
     num = len(arrays[0])
-    if size is None or num <= size:
+    if num <= size:
         return function(*arrays)
     starts, results, said = range(0, num, size), [], time.monotonic()
     for number, start in enumerate(starts, start=1):

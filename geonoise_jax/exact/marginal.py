@@ -293,8 +293,8 @@ class Marginal(Frozen):
 
     def _at(self, u: Float[Array, "B *event"], t: ArrayLike, pair: Pair) -> Float[Array, "B *event"]:
         """Return ``alpha D_t + beta R_t`` at one noise level per query."""
-        times = self._times(self.distribution.flatten(u), t)
         flat = self.distribution.flatten(u)
+        times = self._times(flat, t)
         at = in_blocks(lambda flat, times: self._at_level(flat, times, (pair,))[0], self._block(flat), flat, times)
         return at.reshape(jnp.shape(u))
 

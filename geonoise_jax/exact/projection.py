@@ -23,7 +23,7 @@ class Near(NamedTuple):
     Attributes:
         number: their numbers.
         product: ``u . x_k - u . x_*`` as the matrix product has it.
-        delta, tilt, slope: see above.
+        delta, tilt, slope: see :mod:`geonoise_jax.exact.sums`.
         log_weight: logarithms of their probabilities.
     """
 

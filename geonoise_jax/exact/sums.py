@@ -37,12 +37,10 @@ _TIE = 1e-5
 _ABOUT = 1.5
 
 
-def scores(projection: Projection, level: Level, used: Bool[Array, "T"] | None, axis: str | None) -> Scores:
+def scores(projection: Projection, level: Level, used: Bool[Array, "T"], axis: str | None) -> Scores:
     """Return log p(u | t), with the log normalisers of the weights, [B, T], in its cache; 0 at levels not used."""
     dim = projection.centre.shape[1]
     sample = thin(projection, _SAMPLE).far
-    if used is None:
-        used = jnp.ones(level.b.shape[1], bool)
 
     def log_sum(group: tuple[Array, Level]) -> tuple[Array, ...]:
         any_used, at = group
