@@ -18,6 +18,7 @@ from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.data.circle_points import CirclesSpec, circles_frame
 from geonoise_jax.data.load import load_arrays
 from geonoise_jax.data.pipeline import Pipeline, mirror
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact import Circles, Distribution, FiniteSet, Marginal
 from geonoise_jax.fields import (
     MATMUL_PRECISIONS,
@@ -83,13 +84,13 @@ def from_spec(
     """
     name, kwargs = spec["name"], spec["kwargs"]
     if name not in table:
-        raise ValueError(f"{key}.name = {name!r}: unknown{nearest(name, table)}")
+        raise UserError(f"{key}.name = {name!r}: unknown{nearest(name, table)}")
     # Linen adds the module's own name and parent to every signature.
     parameters = inspect.signature(table[name]).parameters
     known = set(parameters) - {"name", "parent"} - set(given)
     for argument, value in kwargs.items():
         if argument not in known:
-            raise ValueError(f"{key}.kwargs.{argument}: not an argument of {name}{nearest(argument, known)}")
+            raise UserError(f"{key}.kwargs.{argument}: not an argument of {name}{nearest(argument, known)}")
         _check_kind(f"{key}.kwargs.{argument}", value, parameters[argument].default)
     possible = {argument: value for argument, value in (defaults or {}).items() if argument in known}
     arguments = {**possible, **kwargs, **given}
@@ -120,7 +121,7 @@ def time_law(config: ConfigDict) -> TimeLaw:
     within = schedule(config)
     law = from_spec("time_law", config.time_law, TIME_LAW_NAMES, defaults={"lo": within.t_min, "hi": within.t_max})
     if law.lo < within.t_min or law.hi > within.t_max:
-        raise ValueError(
+        raise UserError(
             f"time_law: [lo, hi] = [{law.lo:g}, {law.hi:g}] must lie within the schedule's "
             f"[t_min, t_max] = [{within.t_min:g}, {within.t_max:g}], which sampling covers"
         )
@@ -227,7 +228,7 @@ def network(config: ConfigDict, num_classes: int | None) -> Any:
         ValueError: if the model is class-conditional and the data has no classes, or the net refuses its arguments.
     """
     if config.model.class_conditional and not num_classes:
-        raise ValueError(f"model.class_conditional = True: data set {config.data.name!r} has no labels")
+        raise UserError(f"model.class_conditional = True: data set {config.data.name!r} has no labels")
     _refuse_model(config, "label_dropout", config.model.class_conditional, "model.class_conditional = False")
     classes = num_classes if config.model.class_conditional else 0
     defaults = {"convolution": "patches"} if config.model.output != "direct" and jax.default_backend() == "cpu" else {}
@@ -245,10 +246,10 @@ def network_field(config: ConfigDict, module: Any, params: PyTree[Array], event_
     model = config.model
     if config.matmul_precision not in MATMUL_PRECISIONS:
         near = nearest(config.matmul_precision, MATMUL_PRECISIONS)
-        raise ValueError(f"matmul_precision = {config.matmul_precision!r}: unknown{near}")
+        raise UserError(f"matmul_precision = {config.matmul_precision!r}: unknown{near}")
     for name, known in (("noise_feature", NOISE_FEATURES), ("output", OUTPUTS)):
         if model[name] not in known:
-            raise ValueError(f"model.{name} = {model[name]!r}: unknown{nearest(model[name], known)}")
+            raise UserError(f"model.{name} = {model[name]!r}: unknown{nearest(model[name], known)}")
     _refuse_model(config, "noise_feature", not model.blind, "model.blind = True")
     kind = DensityField if config.loss.name == "dual_score" else NetworkField
     reads_as = from_spec("model.reads_as", model.reads_as, READS_AS_NAMES, defaults=scale(config))
@@ -280,14 +281,14 @@ def sampling_field(config: ConfigDict, field: NetworkField) -> Field:
     interval = _frozen(guidance.interval) or None
     if guidance.scale == 1.0:
         if interval is not None:
-            raise ValueError(
+            raise UserError(
                 f"sampling.guidance.interval = {interval}: has no effect with sampling.guidance.scale = 1; leave it out"
             )
         return field
     if not config.model.class_conditional:
-        raise ValueError(f"sampling.guidance.scale = {guidance.scale}: must be 1 for a model without classes")
+        raise UserError(f"sampling.guidance.scale = {guidance.scale}: must be 1 for a model without classes")
     if not config.model.label_dropout > 0.0:
-        raise ValueError(
+        raise UserError(
             f"sampling.guidance.scale = {guidance.scale}: must be 1 for a model trained with model.label_dropout = 0, "
             "which has no prediction without a class"
         )
@@ -312,16 +313,16 @@ def _refuse_model(config: ConfigDict, name: str, used: bool, why: str) -> None:
     """Refuse a key of the model that has no effect, unless it has its default."""
     value, default = config.model[name], base_config().model[name]
     if not used and value != default:
-        raise ValueError(f"model.{name} = {value!r}: has no effect with {why}; leave it out")
+        raise UserError(f"model.{name} = {value!r}: has no effect with {why}; leave it out")
 
 
 def _check_kind(key: str, value: Any, default: Any) -> None:
     """Refuse what would be taken for true, such as "no", or fail only inside a traced program."""
     if isinstance(default, bool):
         if not isinstance(value, bool):
-            raise ValueError(f"{key} = {value!r}: must be True or False")
+            raise UserError(f"{key} = {value!r}: must be True or False")
     elif isinstance(default, (int, float)) and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise ValueError(f"{key} = {value!r}: must be a number, such as {default!r}")
+        raise UserError(f"{key} = {value!r}: must be a number, such as {default!r}")
 
 
 def _frozen(value: Any) -> Any:

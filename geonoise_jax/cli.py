@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geonoise_jax import runtime
+from geonoise_jax.errors import UserError
 
 # Exit status of a process that a signal ended, by the shell's convention.
 _SIGNAL_STATUS = {"SIGTERM": 143, "SIGINT": 130}
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, overrides = _parse(sys.argv[1:] if argv is None else list(argv))
     try:
         return arguments.run(arguments, overrides)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"geonoise {arguments.command}: {error}", file=sys.stderr)
         return 2
 
@@ -235,7 +236,7 @@ def _options(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"--option={name}: is given more than once")
+            raise UserError(f"--option={name}: is given more than once")
     return dict(pairs)
 
 
@@ -283,16 +284,16 @@ def _figure(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     study: Any = importlib.import_module(f"geonoise_jax.evaluation.{arguments.name}")
     of_run = arguments.name in ("excess_risk", "log_density", "guidance")
     if arguments.workdir is None and of_run:
-        raise ValueError(f"--workdir: must be given for {arguments.name}")
+        raise UserError(f"--workdir: must be given for {arguments.name}")
     if arguments.workdir is not None and arguments.name == "blind_sampling":
-        raise ValueError("--workdir: is no argument of blind_sampling, which is about exact fields")
+        raise UserError("--workdir: is no argument of blind_sampling, which is about exact fields")
     given, known = _options(arguments.option), [field.name for field in dataclasses.fields(study.Options)]
     inputs = [arguments.workdir] if of_run else []
     if arguments.name == "eqm_stop" and arguments.workdir is not None:
         given["workdir"] = arguments.workdir
     for name in given:
         if name not in known:
-            raise ValueError(f"--option {name}: no option of {arguments.name}; its options are {', '.join(known)}")
+            raise UserError(f"--option {name}: no option of {arguments.name}; its options are {', '.join(known)}")
     out = arguments.out or Path(arguments.name)
     print(study.run(*inputs, out, study.Options(**given)))
     print(out.with_name(out.name + ".png"))
@@ -317,7 +318,7 @@ def _print_exact(arguments: argparse.Namespace, given: dict[str, Any], overrides
     if not {"points", "num"} & set(given):
         missing.append("--points or --num")
     if missing:
-        raise ValueError(f"missing {', '.join(missing)} (or --selfcheck)")
+        raise UserError(f"missing {', '.join(missing)} (or --selfcheck)")
     from geonoise_jax import config
     from geonoise_jax.evaluation import exact_points
 
@@ -330,7 +331,7 @@ def _print_exact(arguments: argparse.Namespace, given: dict[str, Any], overrides
 def _selfcheck(arguments: argparse.Namespace, given: dict[str, Any], overrides: list[tuple[str, str]]) -> int:
     others = sorted(set(given) - {"accuracy"} | {name for name in ("config", "out") if getattr(arguments, name)})
     if others or overrides:
-        raise ValueError(f"--selfcheck takes only --accuracy, not {', '.join(others) or 'overrides of a config'}")
+        raise UserError(f"--selfcheck takes only --accuracy, not {', '.join(others) or 'overrides of a config'}")
     from geonoise_jax.evaluation.exact_selfcheck import selfcheck
 
     passed, text = selfcheck(arguments.accuracy)

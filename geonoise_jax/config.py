@@ -16,6 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict as ConfigDict
 
+from geonoise_jax.errors import UserError
+
 _FREE = "kwargs"
 # What the absence of a key means in the config.json of a version that did not have it.
 _ABSENT: dict[str, Any] = {"matmul_precision": "default", "data.range": ()}
@@ -130,7 +132,7 @@ def load(path_and_variant: str) -> ConfigDict:
     path, _, variant = path_and_variant.partition(":")
     get_config = runpy.run_path(str(_find(path))).get("get_config")
     if get_config is None:
-        raise ValueError(f"config = {path!r}: must define get_config(variant)")
+        raise UserError(f"config = {path!r}: must define get_config(variant)")
     return get_config(variant) if variant else get_config()
 
 
@@ -156,7 +158,7 @@ def override(config: ConfigDict, assignments: Iterable[tuple[str, str]]) -> Conf
         if not isinstance(node, ConfigDict) or (leaf not in node and not free):
             raise _unknown(config, key)
         if leaf in node and isinstance(node[leaf], ConfigDict):
-            raise ValueError(f"--config.{key}: is a group of keys; give one of {', '.join(node[leaf]) or 'its kwargs'}")
+            raise UserError(f"--config.{key}: is a group of keys; give one of {', '.join(node[leaf]) or 'its kwargs'}")
         value = literal(text) if free else _parse(key, text, node[leaf])
         if leaf == "name" and not free and value != node.name:
             set_spec(node, spec(value))
@@ -206,9 +208,9 @@ def loads(text: str) -> ConfigDict:
     try:
         stored = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"config.json: not valid JSON ({error})") from error
+        raise UserError(f"config.json: not valid JSON ({error})") from error
     if not isinstance(stored, dict):
-        raise ValueError("config.json: must hold a JSON object")
+        raise UserError("config.json: must hold a JSON object")
     _add_absent(stored)
     _check_like(stored, base_config().to_dict())
     return _drop_unused(ConfigDict(stored).lock())
@@ -261,11 +263,11 @@ def _check_like(found: Mapping[str, Any], default: Mapping[str, Any], prefix: st
     """Require the keys and types of the defaults; a spec's kwargs are any mapping."""
     for key in sorted(found.keys() ^ default.keys()):
         path, problem = f"{prefix}{key}", "unknown" if key in found else "missing"
-        raise ValueError(f"config.json: key {path!r} is {problem}{nearest(path, keys(base_config()))}")
+        raise UserError(f"config.json: key {path!r} is {problem}{nearest(path, keys(base_config()))}")
     for key, value in found.items():
         if not _same_type(value, default[key]):
             expected = f"must be of type {type(default[key]).__name__}, such as {default[key]!r}"
-            raise ValueError(f"config.json: {prefix}{key} = {value!r}: {expected}")
+            raise UserError(f"config.json: {prefix}{key} = {value!r}: {expected}")
         if isinstance(value, Mapping) and key != _FREE:
             _check_like(value, default[key], f"{prefix}{key}.")
 
@@ -283,16 +285,16 @@ def _find(path: str) -> Path:
         if candidate.is_file():
             return candidate
     shipped = sorted(file.name for root in (here, here.parent) for file in (root / "configs").glob("*.py"))
-    raise ValueError(f"config = {path!r}: no such file; configs that ship with the package: {', '.join(shipped)}")
+    raise UserError(f"config = {path!r}: no such file; configs that ship with the package: {', '.join(shipped)}")
 
 
-def _unknown(config: ConfigDict, key: str) -> ValueError:
+def _unknown(config: ConfigDict, key: str) -> UserError:
     known = keys(config)
     leaf = key.rsplit(".", maxsplit=1)[-1]
     same_leaf = [k for k in known if k.rsplit(".", maxsplit=1)[-1] == leaf]
     closest = difflib.get_close_matches(key, same_leaf, n=3, cutoff=0.0)
     hint = f"; did you mean {' or '.join(closest)}?" if closest else nearest(key, known)
-    return ValueError(f"--config.{key}: unknown config key{hint}")
+    return UserError(f"--config.{key}: unknown config key{hint}")
 
 
 def _parse(key: str, text: str, current: Any) -> Any:
@@ -304,7 +306,7 @@ def _parse(key: str, text: str, current: Any) -> Any:
     if isinstance(current, (tuple, list)) and isinstance(value, (tuple, list)):
         return type(current)(value)
     if type(value) is not type(current):
-        raise ValueError(f"--config.{key} = {text!r}: must be of type {type(current).__name__}, such as {current!r}")
+        raise UserError(f"--config.{key} = {text!r}: must be of type {type(current).__name__}, such as {current!r}")
     return value
 
 

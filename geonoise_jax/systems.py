@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geonoise_jax.config import UNSET_GRID, UNSET_STEPS, ConfigDict, nearest, set_spec, spec
+from geonoise_jax.errors import UserError
 
 Changes = Mapping[str, Any]
 
@@ -232,9 +233,9 @@ def _choose(variant: str, kinds: Mapping[str, Any]) -> dict[str, str | None]:
         kind = next((kind for kind, table in kinds.items() if word in table), None)
         if kind is None and word:
             known = [name for table in kinds.values() for name in table]
-            raise ValueError(f"variant = {variant!r}: unknown word {word!r}{nearest(word, known)}")
+            raise UserError(f"variant = {variant!r}: unknown word {word!r}{nearest(word, known)}")
         if kind is not None and chosen[kind] not in (None, word):
-            raise ValueError(f"variant = {variant!r}: names more than one {kind}: {chosen[kind]}, {word}")
+            raise UserError(f"variant = {variant!r}: names more than one {kind}: {chosen[kind]}, {word}")
         if kind is not None:
             chosen[kind] = word
     return chosen
@@ -247,7 +248,7 @@ def _is_blind(chosen: Mapping[str, str | None], system: System, default: bool) -
     if only is None:
         return default if wanted is None else wanted == "blind"
     if wanted not in (None, only):
-        raise ValueError(f"variant: {chosen['system']} is {system.why}, so that it can only be {only}, not {wanted}")
+        raise UserError(f"variant: {chosen['system']} is {system.why}, so that it can only be {only}, not {wanted}")
     return only == "blind"
 
 

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int32, Shaped
 
+from geonoise_jax.errors import UserError
+
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 # Rounding of images that are stored in model space.
 _TOLERANCE = 1e-3
@@ -49,26 +51,26 @@ class Arrays:
 
     def __post_init__(self) -> None:
         if self.events.ndim < 2 or self.events.size == 0:
-            raise ValueError(f"events of {self.name}/{self.split} must be [N, *event], not empty: {self.events.shape}")
+            raise UserError(f"events of {self.name}/{self.split} must be [N, *event], not empty: {self.events.shape}")
         if not (np.isfinite(self.center) and np.isfinite(self.scale) and self.scale > 0):
-            raise ValueError(f"center must be finite and scale positive, got {self.center} and {self.scale}")
+            raise UserError(f"center must be finite and scale positive, got {self.center} and {self.scale}")
         if self.labels is not None:
             self._check_labels(self.labels)
         self._check_values()
 
     def _check_labels(self, labels: np.ndarray) -> None:
         if labels.shape != self.events.shape[:1] or labels.dtype != np.int32:
-            raise ValueError(f"labels must be int32 [{len(self)}], got {labels.dtype} {list(labels.shape)}")
+            raise UserError(f"labels must be int32 [{len(self)}], got {labels.dtype} {list(labels.shape)}")
         if self.num_classes is None or labels.min() < 0 or labels.max() >= self.num_classes:
-            raise ValueError(f"num_classes must exceed the labels {labels.min()}..{labels.max()}: {self.num_classes}")
+            raise UserError(f"num_classes must exceed the labels {labels.min()}..{labels.max()}: {self.num_classes}")
 
     def _check_values(self) -> None:
         low, high = self.value_range
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise ValueError(f"events of {self.name}/{self.split} must be finite numbers, but some are NaN or infinite")
+            raise UserError(f"events of {self.name}/{self.split} must be finite numbers, but some are NaN or infinite")
         ends = [(end - self.center) * self.scale for end in (low, high)]
         if self.is_image and max(-ends[0], ends[1]) > 1.0 + _TOLERANCE:
-            raise ValueError(
+            raise UserError(
                 f"images of {self.name}/{self.split} have values {low:g}..{high:g}, which are {ends[0]:g}..{ends[1]:g} "
                 "in model space and must be in [-1, 1]: say which stored values become -1 and 1, by data.range in a "
                 "config, value_range of load_arrays, or center and scale of Arrays"

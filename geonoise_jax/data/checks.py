@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+from geonoise_jax.errors import UserError
+
 
 def integer_at_least(name: str, value: Any, lowest: int) -> int:
     """Return `value` as an int.
@@ -15,7 +17,7 @@ def integer_at_least(name: str, value: Any, lowest: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise ValueError(f"{name} must be an integer >= {lowest}, got {value!r}") from None
+        raise UserError(f"{name} must be an integer >= {lowest}, got {value!r}") from None
     if number < lowest:
-        raise ValueError(f"{name} must be an integer >= {lowest}, got {number}")
+        raise UserError(f"{name} must be an integer >= {lowest}, got {number}")
     return number

@@ -17,6 +17,7 @@ from jaxtyping import Float, Float32, Int32
 
 from geonoise_jax.data.checks import integer_at_least
 from geonoise_jax.data.streams import stream
+from geonoise_jax.errors import UserError
 
 SPLITS = ("train", "test")
 
@@ -75,10 +76,10 @@ class CirclesSpec:
             object.__setattr__(self, name, integer_at_least(name, getattr(self, name), lowest))
         radii = _positive_floats("radii", self.radii)
         if len(set(radii)) < len(radii):
-            raise ValueError(f"radii must be distinct, got {radii}")
+            raise UserError(f"radii must be distinct, got {radii}")
         weights = (1.0,) * len(radii) if self.weights is None else _positive_floats("weights", self.weights)
         if len(weights) != len(radii):
-            raise ValueError(f"weights must have one entry per radius ({len(radii)}), got {weights}")
+            raise UserError(f"weights must have one entry per radius ({len(radii)}), got {weights}")
         object.__setattr__(self, "radii", radii)
         object.__setattr__(self, "weights", tuple(weight / math.fsum(weights) for weight in weights))
 
@@ -103,7 +104,7 @@ class CirclesSpec:
           ValueError: unknown split.
         """
         if split not in SPLITS:
-            raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+            raise UserError(f"split must be one of {SPLITS}, got {split!r}")
         num = self.num_train if split == "train" else self.num_test
         rng = stream(f"circles {split}", self.seed)
         labels = rng.choice(len(self.radii), size=num, p=self.weights).astype(np.int32)
@@ -117,9 +118,9 @@ def _positive_floats(name: str, values: Sequence[float]) -> tuple[float, ...]:
     try:
         floats = tuple(float(value) for value in values)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a sequence of positive numbers, got {values!r}") from None
+        raise UserError(f"{name} must be a sequence of positive numbers, got {values!r}") from None
     if not floats or not all(math.isfinite(value) and value > 0 for value in floats):
-        raise ValueError(f"{name} must be one or more positive finite numbers, got {floats}")
+        raise UserError(f"{name} must be one or more positive finite numbers, got {floats}")
     return floats
 
 

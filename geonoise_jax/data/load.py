@@ -13,6 +13,7 @@ from jaxtyping import Int32, Shaped
 from geonoise_jax.data import memory
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.data.prepare import FORMAT, prepare
+from geonoise_jax.errors import UserError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -77,7 +78,7 @@ def _event_key(builder: tfds.core.DatasetBuilder) -> str:
     features = builder.info.features
     key = next((key for key in _EVENT_KEYS if key in features), None)
     if key is None or None in features[key].shape:
-        raise ValueError(
+        raise UserError(
             f"data set {builder.name!r} must have a feature {' or '.join(_EVENT_KEYS)} of one shape: {features}"
         )
     return key
@@ -87,7 +88,7 @@ def _source(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[Any]:
     try:
         return builder.as_data_source(split)
     except NotImplementedError:
-        raise ValueError(
+        raise UserError(
             f"data set {builder.name!r} in {builder.data_dir} must be in the format {FORMAT}, but is in "
             f"{builder.info.file_format.value}: delete the folder or give another data_dir"
         ) from None
@@ -121,7 +122,7 @@ def _check_filled(arrays: Arrays) -> None:
     if low < 0 or (not floats and high * arrays.scale >= 0.5):
         return
     taken = "-1..1" if floats else f"0..{2 * arrays.center:g}"
-    raise ValueError(
+    raise UserError(
         f"images of {arrays.name}/{arrays.split} have values {low:g}..{high:g} and would be taken for {taken}: say "
         f"which stored values become -1 and 1, by data.range in a config or value_range of load_arrays"
     )
@@ -134,7 +135,7 @@ def _scaling(name: str, dtype: type[np.generic], value_range: Sequence[float]) -
     if np.issubdtype(dtype, np.floating):
         return 0.0, 1.0
     if dtype != np.uint8:
-        raise ValueError(
+        raise UserError(
             f"events of data set {name!r} must be uint8 or floating, got {np.dtype(dtype)}; for others give data.range"
         )
     top = _IMAGE_TOP.get(name, 255)
@@ -147,5 +148,5 @@ def _scaling_of(value_range: Sequence[float]) -> tuple[float, float]:
     except (TypeError, ValueError):
         low, high = math.nan, math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"data.range = {value_range!r}: must be () or two finite numbers, (lowest, highest)")
+        raise UserError(f"data.range = {value_range!r}: must be () or two finite numbers, (lowest, highest)")
     return (low + high) / 2, 2 / (high - low)

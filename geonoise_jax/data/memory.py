@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 
+from geonoise_jax.errors import UserError
+
 _MEMINFO = Path("/proc/meminfo")
 # Limit and use of a container, of both versions of Linux control groups.
 _GROUPS = (
@@ -31,7 +33,7 @@ def require(nbytes: int, what: str, way_out: str) -> None:
     """
     free = available()
     if free is not None and nbytes > free:
-        raise ValueError(f"{what}: needs {_gib(nbytes)} of memory, of which {_gib(free)} are available; {way_out}")
+        raise UserError(f"{what}: needs {_gib(nbytes)} of memory, of which {_gib(free)} are available; {way_out}")
 
 
 def available() -> int | None:

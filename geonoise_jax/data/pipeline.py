@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int32, Key
 from geonoise_jax.data.arrays import AnyArray, Arrays
 from geonoise_jax.data.checks import integer_at_least
 from geonoise_jax.data.streams import stream
+from geonoise_jax.errors import UserError
 
 # What `decode` takes: arrays by name, on the host or on the devices.
 Batch = Mapping[str, np.ndarray | Array]
@@ -72,17 +73,17 @@ class Pipeline:
           ValueError: an argument is out of its range (the message names it).
         """
         if placement not in PLACEMENTS:
-            raise ValueError(f"placement must be one of {PLACEMENTS}, got {placement!r}")
+            raise UserError(f"placement must be one of {PLACEMENTS}, got {placement!r}")
         if flip and not arrays.is_image:
-            raise ValueError(f"flip needs images [H, W, C], got events of shape {arrays.event_shape}")
+            raise UserError(f"flip needs images [H, W, C], got events of shape {arrays.event_shape}")
         count = jax.process_count() if process_count is None else integer_at_least("process_count", process_count, 1)
         rank = jax.process_index() if process_index is None else integer_at_least("process_index", process_index, 0)
         if rank >= count:
-            raise ValueError(f"process_index must be below process_count={count}, got {rank}")
+            raise UserError(f"process_index must be below process_count={count}, got {rank}")
         self.arrays = arrays
         self.batch_size = integer_at_least("batch_size", batch_size, 1)
         if self.batch_size % count:
-            raise ValueError(f"batch_size must be divisible by process_count={count}, got {batch_size}")
+            raise UserError(f"batch_size must be divisible by process_count={count}, got {batch_size}")
         self.local_batch_size = self.batch_size // count
         fits = arrays.nbytes <= device_budget_bytes
         self.placement = placement if placement != "auto" else "device" if fits else "host"
@@ -138,7 +139,7 @@ class Pipeline:
           ValueError: `flip` is on and there is no key.
         """
         if self._flip and key is None:
-            raise ValueError("key must be given to decode when flip=True")
+            raise UserError("key must be given to decode when flip=True")
         if self.placement == "device":
             batch = {name: jnp.take(values, batch["index"], axis=0, mode="clip") for name, values in resident.items()}
         x = self.arrays.to_model(jnp.asarray(batch["events"]))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 
 from geonoise_jax.data.public import download, require_tensorflow, without_cloud
+from geonoise_jax.errors import UserError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -61,7 +62,7 @@ def _write(builder: tfds.core.DatasetBuilder) -> None:
       ValueError: see `prepare`; also when the folder is there but is not a complete data set.
     """
     if Path(builder.data_dir).exists() and not _is_prepared(builder):
-        raise ValueError(f"data set folder {builder.data_dir} is incomplete: delete it and run again")
+        raise UserError(f"data set folder {builder.data_dir} is incomplete: delete it and run again")
     try:
         if builder.name in OWN:
             with _quiet(), _without_progress_bar():
@@ -115,15 +116,15 @@ def _public(name: str, data_dir: str | Path | None, kwargs: dict[str, Any]) -> t
         known = sorted({*OWN, *tfds.list_builders(with_community_datasets=False)})
         near = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(OWN)} and the names of TFDS."
-        raise ValueError(f"unknown data set {name!r}: {hint}") from None
+        raise UserError(f"unknown data set {name!r}: {hint}") from None
     except (AssertionError, ImportError, TypeError) as error:
-        raise ValueError(f"data set {name!r} with {kwargs} is not available here: {error}") from error
+        raise UserError(f"data set {name!r} with {kwargs} is not available here: {error}") from error
 
 
 def _check_keywords(name: str, kwargs: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
     unknown = sorted(set(kwargs) - set(allowed))
     if unknown:
-        raise ValueError(f"builder_kwargs of {name} must be among {list(allowed)}, got {unknown}")
+        raise UserError(f"builder_kwargs of {name} must be among {list(allowed)}, got {unknown}")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geonoise_jax.errors import UserError
+
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
@@ -17,7 +19,7 @@ _TIMEOUT_SECONDS = 10.0
 def require_tensorflow(builder: tfds.core.DatasetBuilder, file_format: str) -> None:
     """Raise ValueError, saying what to do, where TensorFlow is not installed."""
     if importlib.util.find_spec("tensorflow") is None:
-        raise ValueError(
+        raise UserError(
             f"data set {builder.name!r} is not prepared in {builder.data_dir}, and preparing it needs TensorFlow "
             "(reading it does not). Install the extra `tfds` of this package, in a clone with `pip install '.[tfds]'`, "
             f"and run again; or prepare it elsewhere with `tfds build {builder.name} --file_format={file_format}` and "
@@ -51,7 +53,7 @@ def _check_downloads(builder: tfds.core.DatasetBuilder, folder: Path) -> None:
     missing = _missing(builder, folder)
     if missing and not _reachable(next(iter(missing))):
         wanted = ", ".join(f"{file} ({url})" for url, file in missing.items())
-        raise ValueError(
+        raise UserError(
             f"data set {builder.name!r} cannot be downloaded: {next(iter(missing))} cannot be reached. Put these files "
             f"into {folder / 'manual'} and run again: {wanted}"
         )

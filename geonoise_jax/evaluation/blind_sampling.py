@@ -43,6 +43,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import binom
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact import Distribution, FiniteSet, Gaussian, Marginal
 from geonoise_jax.fields import ExactField
 from geonoise_jax.figures import blind_sampling as figure
@@ -128,9 +129,9 @@ class Options:
         ]
         for name, value, low in sizes:
             if value < low:
-                raise ValueError(f"{name} = {value}: must be at least {low}")
+                raise UserError(f"{name} = {value}: must be at least {low}")
         if not self.dims or list(self.dims) != sorted(set(self.dims)):
-            raise ValueError(f"dims = {self.dims}: must be one or more increasing dimensions")
+            raise UserError(f"dims = {self.dims}: must be one or more increasing dimensions")
 
 
 QUICK = Options(dims=(2, 8), num=64, num_steps=100, gaussian_dim=8, gaussian_num=256)

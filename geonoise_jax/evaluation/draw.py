@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from geonoise_jax import build
 from geonoise_jax.config import fit_sampling, set_spec, spec
+from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.point_files import Space, as_events, read_points
 from geonoise_jax.evaluation.restore import Trained, restore_field
 from geonoise_jax.figures import pictures
@@ -129,7 +130,7 @@ def _space(trained: Trained) -> Space:
 
 def _number(num: int | None, x: np.ndarray | None) -> int:
     if num is not None and x is not None and num != len(x):
-        raise ValueError(f"num = {num}: must be left out or {len(x)}, the number of data to start from (x)")
+        raise UserError(f"num = {num}: must be left out or {len(x)}, the number of data to start from (x)")
     return len(x) if x is not None else _NUM if num is None else num
 
 
@@ -142,7 +143,7 @@ def class_labels(trained: Trained, num: int, label: int | None) -> np.ndarray | 
     classes = trained.field.module.num_classes
     if label is not None and not 0 <= label < classes:
         allowed = f"in 0..{classes - 1}" if classes else "left out: the model has no classes"
-        raise ValueError(f"label = {label}: must be {allowed}")
+        raise UserError(f"label = {label}: must be {allowed}")
     if label is not None:
         return np.full(num, label, np.int32)
     return class_turns(num, classes)

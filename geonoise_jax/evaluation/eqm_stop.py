@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from geonoise_jax import build
+from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.blind_sampling import QUANTILE, exact_field, ring
 from geonoise_jax.evaluation.restore import restore_field
 from geonoise_jax.exact import FiniteSet
@@ -81,9 +82,9 @@ class Options:
         """Validate what the samplers and the process do not."""
         for name, value, low in (*(("dims", dim, 2) for dim in self.dims), ("num", self.num, 20)):
             if value < low:
-                raise ValueError(f"{name} = {value}: must be at least {low}")
+                raise UserError(f"{name} = {value}: must be at least {low}")
         if not self.dims:
-            raise ValueError("dims = (): must be one or more dimensions")
+            raise UserError("dims = (): must be one or more dimensions")
 
 
 QUICK = Options(dims=(8,), num=64, step_size=0.005, tolerance=0.1)

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from geonoise_jax import build
 from geonoise_jax import config as configs
+from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation import exact_summary
 from geonoise_jax.evaluation.point_files import PointFile, Space, as_events, read_points
 from geonoise_jax.exact import Distribution, FiniteSet, Marginal, QuadratureWarning
@@ -61,15 +62,15 @@ class Options:
 
     def __post_init__(self) -> None:
         if (self.points is None) == (self.num is None):
-            raise ValueError(f"points = {self.points}, num = {self.num}: exactly one of the two must be given")
+            raise UserError(f"points = {self.points}, num = {self.num}: exactly one of the two must be given")
         for name in ("num", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} = {value}: must be at least 1")
+                raise UserError(f"{name} = {value}: must be at least 1")
         if self.points is not None and self.seed is not None:
-            raise ValueError(f"seed = {self.seed}: has no effect with points, for which nothing is drawn; leave it out")
+            raise UserError(f"seed = {self.seed}: has no effect with points, for which nothing is drawn; leave it out")
         if self.working_memory is not None and not 0.0 < self.working_memory < math.inf:
-            raise ValueError(f"working_memory = {self.working_memory} GiB: must be positive")
+            raise UserError(f"working_memory = {self.working_memory} GiB: must be positive")
 
 
 class Queries(NamedTuple):
@@ -135,7 +136,7 @@ def _law(config: ConfigDict, options: Options) -> Distribution:
     memory = int((1.0 if options.working_memory is None else options.working_memory) * 2**30)
     law = build.distribution(config, options.split, working_memory=memory)
     if options.working_memory is not None and not isinstance(law, FiniteSet):
-        raise ValueError(
+        raise UserError(
             f"working_memory = {options.working_memory} GiB: has no effect on the law of the data, "
             f"{type(law).__name__}, which holds no points; leave it out"
         )
@@ -181,9 +182,9 @@ def _turns(process: Process, t: tuple[float, ...], num: int) -> Float[Array, "nu
     low, high = process.schedule.t_min, process.schedule.t_max
     for value in t:
         if not low <= value <= high:
-            raise ValueError(f"t = {value:g}: must lie within the schedule's [t_min, t_max] = [{low:g}, {high:g}]")
+            raise UserError(f"t = {value:g}: must lie within the schedule's [t_min, t_max] = [{low:g}, {high:g}]")
     if len(t) > num:
-        raise ValueError(f"t = {', '.join(f'{value:g}' for value in t)}: more noise levels than the {num} observations")
+        raise UserError(f"t = {', '.join(f'{value:g}' for value in t)}: more noise levels than the {num} observations")
     return jnp.asarray(np.resize(np.asarray(t, float), num), jnp.result_type(float))
 
 

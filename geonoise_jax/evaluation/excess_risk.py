@@ -33,6 +33,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from geonoise_jax import build
+from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.restore import Trained, fresh_field, restore_field, saved_steps
 from geonoise_jax.exact import Distribution, FiniteSet
@@ -75,10 +76,10 @@ class Options:
     def __post_init__(self) -> None:
         """Validate the sizes."""
         if self.num < 1 or self.num % (2 * BINS):
-            raise ValueError(f"num = {self.num}: must be a positive multiple of {2 * BINS}")
+            raise UserError(f"num = {self.num}: must be a positive multiple of {2 * BINS}")
         for name, low in (("checkpoints", 2), ("batch_size", 1)):
             if getattr(self, name) < low:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least {low}")
+                raise UserError(f"{name} = {getattr(self, name)}: must be at least {low}")
 
 
 class Estimate(NamedTuple):
@@ -337,7 +338,7 @@ def spread(steps: Sequence[int], count: int) -> list[int]:
     """
     steps = [step for step in steps if step > 0]
     if not steps:
-        raise ValueError("checkpoints: there is none after the first update; train first")
+        raise UserError("checkpoints: there is none after the first update; train first")
     wanted = np.geomspace(steps[0], steps[-1], count)
     nearest = np.abs(np.log(np.asarray(steps)[:, None] / wanted)).argmin(axis=0)
     return [steps[i] for i in np.unique(nearest)]
@@ -379,9 +380,9 @@ def _title(config: ConfigDict) -> str:
 def _check(config: ConfigDict) -> None:
     """Refuse another loss, and a network without an unconditional prediction."""
     if config.loss.name != "regression":
-        raise ValueError(f"loss.name = {config.loss.name!r}: excess risk is defined for 'regression'")
+        raise UserError(f"loss.name = {config.loss.name!r}: excess risk is defined for 'regression'")
     if config.model.class_conditional and not config.model.label_dropout > 0:
-        raise ValueError(
+        raise UserError(
             "model.class_conditional = True with model.label_dropout = 0: the network has no prediction without a "
             "label, which is what the exact field of the data is to be compared with"
         )

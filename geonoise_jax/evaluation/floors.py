@@ -24,6 +24,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from geonoise_jax.errors import UserError
+
 DRAWS = 20
 # A difference counts as seen from this many spreads on.
 _SEEN = 2.0
@@ -71,9 +73,9 @@ def over_draws(values: Sequence[float], *, overlap: float = 0.0) -> Distance:
         ValueError: if there are fewer than 2 draws, or a draw takes the whole set, so that no two differ.
     """
     if len(values) < 2:
-        raise ValueError(f"values: {len(values)} draws; must be at least 2")
+        raise UserError(f"values: {len(values)} draws; must be at least 2")
     if not 0.0 <= overlap < 1.0:
-        raise ValueError(f"overlap = {overlap}: must be in [0, 1)")
+        raise UserError(f"overlap = {overlap}: must be in [0, 1)")
     return Distance(float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(1.0 - overlap))
 
 
@@ -140,7 +142,7 @@ def with_spread(
     """
     for name, number, low in (("samples", len(samples), 2), ("halvings", halvings, 1)):
         if number < low:
-            raise ValueError(f"{name}: {number}; must be at least {low}")
+            raise UserError(f"{name}: {number}; must be at least {low}")
     if not np.isfinite(samples).all():
         return Distance(math.inf, 0.0)
     generator = np.random.default_rng(seed)
@@ -179,16 +181,16 @@ def _strata(
 ) -> list[tuple[Int[np.ndarray, "k"], int]]:
     """Return rows of the data and how many of them a draw has, class by class."""
     if num < 1 or size < 1:
-        raise ValueError(f"num = {num} of {size} points: both must be at least 1")
+        raise UserError(f"num = {num} of {size} points: both must be at least 1")
     if labels is None and like is None:
         return [(np.arange(size), num)]
     if labels is None or like is None or len(like) != num or len(labels) != size:
-        raise ValueError(f"labels and like: must be given together, one of each of {size} points and {num} samples")
+        raise UserError(f"labels and like: must be given together, one of each of {size} points and {num} samples")
     strata = []
     for label, count in zip(*np.unique(like, return_counts=True), strict=True):
         rows = np.flatnonzero(labels == label)
         if rows.size == 0:
-            raise ValueError(f"labels: the data has no point of class {label}, which samples have")
+            raise UserError(f"labels: the data has no point of class {label}, which samples have")
         strata.append((rows, int(count)))
     return strata
 

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from sklearn.neighbors import KNeighborsClassifier
 
 from geonoise_jax import build
+from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.floors import Distance, floor, with_spread
 from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
@@ -67,9 +68,9 @@ class Options:
     def __post_init__(self) -> None:
         """Validate the sizes."""
         if not self.scales:
-            raise ValueError("scales = (): must be one or more weights")
+            raise UserError("scales = (): must be one or more weights")
         if self.num < 2:
-            raise ValueError(f"num = {self.num}: must be at least 2")
+            raise UserError(f"num = {self.num}: must be at least 2")
 
 
 class Share(NamedTuple):
@@ -154,7 +155,7 @@ def measure(folder: str | Path, options: Options) -> Study:
     config = trained.config
     labels = class_turns(options.num, trained.field.module.num_classes)
     if labels is None or not config.model.label_dropout > 0.0:
-        raise ValueError(f"workdir = {str(folder)!r}: must hold a class-conditional model with model.label_dropout > 0")
+        raise UserError(f"workdir = {str(folder)!r}: must hold a class-conditional model with model.label_dropout > 0")
     (known, classes), (reference, true_classes) = (_labelled(config, split) for split in (None, options.held_out))
     check_held_out(options.held_out, known, reference)
     neighbours = KNeighborsClassifier(_NEIGHBOURS).fit(_flat(known), classes)

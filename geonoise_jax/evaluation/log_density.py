@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from geonoise_jax import build
+from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.excess_risk import laws
 from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.restore import restore_field
@@ -59,7 +60,7 @@ class Options:
         """Validate the sizes."""
         for name in ("num", "levels"):
             if getattr(self, name) < 2:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 2")
+                raise UserError(f"{name} = {getattr(self, name)}: must be at least 2")
 
 
 class Study(NamedTuple):
@@ -120,7 +121,7 @@ def measure(folder: str | Path, options: Options) -> Study:
     trained = restore_field(folder, sampling_mesh(jax.devices()[:1]))
     field, config = trained.field, trained.config
     if not isinstance(field, DensityField):
-        raise ValueError(f"workdir = {str(folder)!r}: must hold a density (dual_score), not a {type(field).__name__}")
+        raise UserError(f"workdir = {str(folder)!r}: must hold a density (dual_score), not a {type(field).__name__}")
     key_norm, key_rows, key_eps = jax.random.split(root_key(options.seed), 3)
     field = field.normalised(key_norm)
     known, training = laws(config)

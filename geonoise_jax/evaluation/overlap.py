@@ -8,6 +8,8 @@ import logging
 import numpy as np
 from jaxtyping import Float
 
+from geonoise_jax.errors import UserError
+
 # Public sets hold a few duplicates across their own splits; splits that were cut to overlap share far more.
 LARGEST_SHARE = 0.01
 _LOG = logging.getLogger(__name__)
@@ -35,9 +37,7 @@ def check_held_out(
     shared = shared_points(training, held_out)
     message = f"held_out = {split!r}: {shared} of its {len(held_out)} points are points of the training split"
     if shared > LARGEST_SHARE * len(held_out):
-        raise ValueError(
-            f"{message}; must be a split that training did not see (at most {LARGEST_SHARE:.0%} in common)"
-        )
+        raise UserError(f"{message}; must be a split that training did not see (at most {LARGEST_SHARE:.0%} in common)")
     if shared:
         _LOG.warning("%s", message)
 

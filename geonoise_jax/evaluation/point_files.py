@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Real
 
+from geonoise_jax.errors import UserError
+
 _LOG = logging.getLogger(__name__)
 # So many values without a negative one are no noise.
 _MANY = 64
@@ -40,11 +42,11 @@ def read_points(path: Path, option: str) -> PointFile:
             points = np.lib.format.read_array(file, allow_pickle=False)
         except (ValueError, EOFError, MemoryError) as error:
             reason = str(error).partition("\n")[0]
-            raise ValueError(f"{name}: not a readable .npy file of numbers ({reason})") from error
+            raise UserError(f"{name}: not a readable .npy file of numbers ({reason})") from error
     if points.dtype.kind not in "fiu":
-        raise ValueError(f"{name}: has dtype {points.dtype}; must be real numbers")
+        raise UserError(f"{name}: has dtype {points.dtype}; must be real numbers")
     if points.ndim < 2 or points.size == 0:
-        raise ValueError(f"{name}: has shape {list(points.shape)}; must be one or more points, [B, *event] or [B, D]")
+        raise UserError(f"{name}: has shape {list(points.shape)}; must be one or more points, [B, *event] or [B, D]")
     return PointFile(points, name)
 
 
@@ -84,14 +86,14 @@ def as_events(given: PointFile, space: Space) -> Float[np.ndarray, "b *event"]:
     (points, name), flat = given, (math.prod(space.event),)
     if points.shape[1:] not in (space.event, flat):
         shapes = " or ".join(dict.fromkeys(str(["B", *shape]).replace("'", "") for shape in (space.event, flat)))
-        raise ValueError(f"{name}: has shape {list(points.shape)}; the config's data needs {shapes}")
+        raise UserError(f"{name}: has shape {list(points.shape)}; the config's data needs {shapes}")
     if points.dtype.kind in "iu":
         points = _scaled(given, space)
     with np.errstate(over="ignore"):
         events = points.astype(np.dtype(jnp.result_type(float))).reshape(-1, *space.event)
     bad = np.flatnonzero(~np.isfinite(events).reshape(len(events), -1).all(axis=1))
     if bad.size:
-        raise ValueError(
+        raise UserError(
             f"{name}: {bad.size} of {len(events)} points are not finite numbers, the first at index {bad[0]}"
         )
     if space.is_image and given.points.dtype.kind == "f":
@@ -105,11 +107,11 @@ def _scaled(given: PointFile, space: Space) -> Real[np.ndarray, "b *event"]:
     found = f"{name}: holds integers {points.min()}..{points.max()}"
     if (center, scale) == (0.0, 1.0):
         if space.is_image:
-            raise ValueError(f"{found}; must be floats in model space, where images lie in [-1, 1]")
+            raise UserError(f"{found}; must be floats in model space, where images lie in [-1, 1]")
         return points
     low, high = center - 1.0 / scale, center + 1.0 / scale
     if points.min() < low or points.max() > high:
-        raise ValueError(
+        raise UserError(
             f"{found}; integers are stored values of the data set, which must be in {low:g}..{high:g} (floats are "
             "values of model space)"
         )
@@ -122,8 +124,8 @@ def _check_image_values(name: str, events: Float[np.ndarray, "b *event"], reach:
     found = f"{name}: has values {low:g}..{high:g}; floats are values of model space, where images lie in [-1, 1]"
     positive = low >= 0.0 and events.size >= _MANY
     if max(-low, high) > reach:
-        raise ValueError(f"{found} (with noise, up to {reach:.3g} is possible)")
+        raise UserError(f"{found} (with noise, up to {reach:.3g} is possible)")
     if positive and high > 1.0 + _TOLERANCE:
-        raise ValueError(f"{found}, and half of all noise is negative")
+        raise UserError(f"{found}, and half of all noise is negative")
     if positive and high > low:
         _LOG.warning("%s: are they pixels of another range?", found)

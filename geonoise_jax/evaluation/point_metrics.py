@@ -7,6 +7,8 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from geonoise_jax.errors import UserError
+
 _PROJECTIONS = 1024
 
 
@@ -43,7 +45,7 @@ class SlicedWasserstein:
         """
         flat = _flat("x", points)
         if points.shape[1:] != self._event:
-            raise ValueError(f"x.shape[1:] = {points.shape[1:]}: must equal y.shape[1:] = {self._event}")
+            raise UserError(f"x.shape[1:] = {points.shape[1:]}: must equal y.shape[1:] = {self._event}")
         weights, rows, reference_rows = _coupling(len(flat), self._sorted.shape[1])
         squared = (self._project(flat)[:, rows] - self._sorted[:, reference_rows]) ** 2 @ weights
         return math.sqrt(squared.mean())
@@ -76,11 +78,11 @@ def sliced_wasserstein(
 
 def _flat(name: str, points: np.ndarray) -> np.ndarray:
     if len(points) == 0:
-        raise ValueError(f"{name}: must hold at least one point")
+        raise UserError(f"{name}: must hold at least one point")
     flat = np.asarray(points, np.float64).reshape(len(points), -1)
     bad = int((~np.isfinite(flat)).any(axis=1).sum())
     if bad:
-        raise ValueError(f"{name}: must be finite, but {bad} of {len(flat)} points are not")
+        raise UserError(f"{name}: must be finite, but {bad} of {len(flat)} points are not")
     return flat
 
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from geonoise_jax import build
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import NetworkField
 from geonoise_jax.training import sharding, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
@@ -78,7 +79,7 @@ def saved_steps(folder: str | Path) -> list[int]:
     finally:
         checkpoints.close()
     if not steps:
-        raise ValueError(f"workdir = {str(folder)!r}: has no checkpoint yet")
+        raise UserError(f"workdir = {str(folder)!r}: has no checkpoint yet")
     return steps
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact.pytrees import Frozen
 
 LOG_2PI = float(np.log(2.0 * np.pi))
@@ -196,7 +197,7 @@ class Distribution(Frozen, abc.ABC):
         u = jnp.asarray(u)
         if u.ndim != len(self.event_shape) + 1 or u.shape[1:] != self.event_shape:
             expected = ", ".join(["B", *map(str, self.event_shape)])
-            raise ValueError(f"u has shape {list(u.shape)}: {type(self).__name__} needs [{expected}]")
+            raise UserError(f"u has shape {list(u.shape)}: {type(self).__name__} needs [{expected}]")
         if not jnp.issubdtype(u.dtype, jnp.floating):
             u = u.astype(jnp.result_type(float))
         return u.reshape(len(u), -1)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact import checks
 from geonoise_jax.exact.base import (
     LOG_2PI,
@@ -181,14 +182,14 @@ def _eigenbasis(owner: str, vars: Float[Array, "K ..."], means: Float[Array, "K 
         _refuse_negative(owner, exact)
         return vars.reshape(count, dim), None
     if vars.shape != (count, dim, dim):
-        raise ValueError(
+        raise UserError(
             f"{owner} has shape {list(vars.shape)}: with means of shape {list(means.shape)} it must be "
             f"{list(means.shape)} (variances) or {[count, dim, dim]} (covariances)"
         )
     size = np.abs(exact).max()
     asymmetry = np.abs(exact - np.swapaxes(exact, 1, 2)).max()
     if asymmetry > _ROUNDING * size:
-        raise ValueError(f"{owner} is off by {asymmetry:.2g} from symmetric covariances")
+        raise UserError(f"{owner} is off by {asymmetry:.2g} from symmetric covariances")
     spectrum, basis = np.linalg.eigh(exact)
     _refuse_negative(owner, spectrum + _ROUNDING * size)
     return jnp.asarray(np.maximum(spectrum, 0.0), vars.dtype), jnp.asarray(basis, vars.dtype)
@@ -196,4 +197,4 @@ def _eigenbasis(owner: str, vars: Float[Array, "K ..."], means: Float[Array, "K 
 
 def _refuse_negative(owner: str, variances: np.ndarray) -> None:
     if variances.min() < 0.0:
-        raise ValueError(f"{owner} holds the variance {variances.min():.4g}: variances must not be negative")
+        raise UserError(f"{owner} holds the variance {variances.min():.4g}: variances must not be negative")

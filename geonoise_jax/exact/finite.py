@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact import checks, sums
 from geonoise_jax.exact.base import Anchor, Distribution, Level, Scores
 from geonoise_jax.exact.projection import Far, Near, Projection, focus, project
@@ -97,7 +98,7 @@ class FiniteSet(Distribution):
         """
         values = checks.array("FiniteSet.points", points, at_least=2)
         if num_near < 1:
-            raise ValueError(f"FiniteSet.num_near = {num_near}: must be at least 1")
+            raise UserError(f"FiniteSet.num_near = {num_near}: must be at least 1")
         rows = values.reshape(len(values), -1)
         self._set(
             rows=rows,
@@ -133,7 +134,7 @@ class FiniteSet(Distribution):
         """
         for name in (axis, query_axis):
             if name is not None and name not in mesh.axis_names:
-                raise ValueError(f"axis = {name!r}: must be one of the mesh's {mesh.axis_names}")
+                raise UserError(f"axis = {name!r}: must be one of the mesh's {mesh.axis_names}")
         padding = -len(self.rows) % mesh.shape[axis]
         sharding = NamedSharding(mesh, P(axis))
         law = object.__new__(FiniteSet)
@@ -214,7 +215,7 @@ class FiniteSet(Distribution):
         """
         local, per_query = -(-len(self.rows) // self._devices), self._bytes_per_query(dtype)
         if per_query > self.working_memory:
-            raise ValueError(
+            raise UserError(
                 f"FiniteSet.working_memory = {self.working_memory}: one query on {local} points of {self.dim} entries "
                 f"needs {per_query} bytes; raise it, or divide the points over more devices with shard()"
             )

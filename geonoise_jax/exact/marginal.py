@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact import analysis, errors
 from geonoise_jax.exact.analysis import ALONG_RESIDUAL, ENERGY_GRAD, SIGNAL, TARGET, Pair
 from geonoise_jax.exact.base import Distribution, Level, compiled_average, compiled_project, compiled_scores
@@ -84,9 +85,9 @@ class Marginal(Frozen):
                 ``accuracy`` is not in (0, 1).
         """
         if not isinstance(distribution, Distribution):
-            raise ValueError(f"Marginal.distribution = {distribution!r}: must be a Distribution")
+            raise UserError(f"Marginal.distribution = {distribution!r}: must be a Distribution")
         if accuracy is not None and not 0.0 < accuracy < 1.0:
-            raise ValueError(f"Marginal.accuracy = {accuracy}: must lie in (0, 1)")
+            raise UserError(f"Marginal.accuracy = {accuracy}: must lie in (0, 1)")
         prior = Prior(process, time_law, loss_weight)
         self._set(distribution=distribution, prior=prior, accuracy=accuracy, adaptive=adaptive)
 
@@ -167,7 +168,7 @@ class Marginal(Frozen):
         """
         problem = self.mean_gain_problem()
         if problem:
-            raise ValueError(problem)
+            raise UserError(problem)
 
         def decompose(law: Marginal, flat: Float[Array, "B D"]) -> tuple[Decomposition, Error]:
             integral = law._integrate(flat)
@@ -317,7 +318,7 @@ class Marginal(Frozen):
         if not isinstance(t, jax.core.Tracer):
             known = np.asarray(t, np.float64)
             if not np.all((known >= low - slack) & (known <= high + slack)):
-                raise ValueError(f"t = {known}: must lie within [t_min, t_max] = [{low:g}, {high:g}]")
+                raise UserError(f"t = {known}: must lie within [t_min, t_max] = [{low:g}, {high:g}]")
         return jnp.broadcast_to(as_time(t).astype(flat.dtype), (len(flat),))
 
     def _deliver(self, function: Callable[..., Any], u: Float[Array, "B *event"], *others: Float[Array, "B"]) -> Any:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact.base import Level
 from geonoise_jax.process.process import Coeffs, Process
 from geonoise_jax.process.times import Discrete, TimeLaw
@@ -82,12 +83,12 @@ class Prior:
         schedule, law = self.process.schedule, self.time_law
         slack = _SLACK * (schedule.t_max - schedule.t_min)
         if law.lo < schedule.t_min - slack or law.hi > schedule.t_max + slack:
-            raise ValueError(
+            raise UserError(
                 f"{type(law).__name__} is a law on [{law.lo:g}, {law.hi:g}]: it must lie within the schedule's "
                 f"[t_min, t_max] = [{schedule.t_min:g}, {schedule.t_max:g}]"
             )
         if not math.isfinite(self.log_normalizer):
-            raise ValueError(f"loss_weight = {self.loss_weight!r}: must be positive and finite on [{law.lo}, {law.hi}]")
+            raise UserError(f"loss_weight = {self.loss_weight!r}: must be positive and finite on [{law.lo}, {law.hi}]")
 
     @property
     def is_discrete(self) -> bool:

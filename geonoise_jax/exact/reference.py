@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact.base import Distribution
 from geonoise_jax.exact.distributions import Gaussian, Mixture
 from geonoise_jax.exact.finite import FiniteSet
@@ -163,7 +164,7 @@ def worst_errors(cases: Sequence[Case], on_case: Callable[[int, Case], None] | N
 
 def _process(family: str, prior: dict[str, Any]) -> tuple[Process, times.TimeLaw]:
     if family not in FAMILIES:
-        raise ValueError(f"family = {family!r}: must be one of {sorted(FAMILIES)}")
+        raise UserError(f"family = {family!r}: must be one of {sorted(FAMILIES)}")
     schedule, target = FAMILIES[family]
     low, high = float(prior["tmin"]), float(prior["tmax"])
     process = Process(schedule(t_min=low, t_max=high), target)
@@ -173,7 +174,7 @@ def _process(family: str, prior: dict[str, Any]) -> tuple[Process, times.TimeLaw
     if kind == "lognormal":
         return process, times.LogNormal(prior["mean"], prior["std"], low, high)
     if kind not in ("uniform", "loguniform"):
-        raise ValueError(f"prior kind = {kind!r}: must be 'uniform', 'loguniform' or 'lognormal'")
+        raise UserError(f"prior kind = {kind!r}: must be 'uniform', 'loguniform' or 'lognormal'")
     return process, (times.Uniform if kind == "uniform" else times.LogUniform)(low, high)
 
 
@@ -186,7 +187,7 @@ def _data(data: dict[str, Any], datasets: dict[str, Any]) -> Distribution:
     if kind == "gmm":
         return Mixture(data["X"], data["S"], data.get("w"))
     if kind not in ("subspace", "circles"):
-        raise ValueError(f"data kind = {kind!r}: must be 'discrete', 'gauss', 'gmm', 'subspace' or 'circles'")
+        raise UserError(f"data kind = {kind!r}: must be 'discrete', 'gauss', 'gmm', 'subspace' or 'circles'")
     dim = data["D"]
     frame = np.stack([np.ones(dim), (-1.0) ** np.arange(dim)], axis=1) / np.sqrt(dim)
     if kind == "subspace":

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields.base import EnergyField, Field
 from geonoise_jax.fields.guidance import check_same_process
 from geonoise_jax.process.process import Process
@@ -43,13 +44,13 @@ class SumField:
     def __post_init__(self) -> None:
         """Validate that the fields can be added."""
         if not self.fields:
-            raise ValueError("SumField.fields = (): must hold at least one field")
+            raise UserError("SumField.fields = (): must hold at least one field")
         # Pytree utilities put other things than fields and weights here.
         if all(isinstance(field, Field) for field in self.fields):
             for other in self.fields[1:]:
                 check_same_process("SumField", self.fields[0], other)
         if isinstance(self.weights, (tuple, jax.Array)) and _shape(self.weights) != (len(self.fields),):
-            raise ValueError(f"SumField.weights: must be {len(self.fields)} numbers, one per field, got {self.weights}")
+            raise UserError(f"SumField.weights: must be {len(self.fields)} numbers, one per field, got {self.weights}")
 
     @property
     def process(self) -> Process:
@@ -77,7 +78,7 @@ class SumField:
             ValueError: if none has.
         """
         if not any(hasattr(field, "with_labels") for field in self.fields):
-            raise ValueError("SumField.fields: none of them has classes, so that there can be no labels")
+            raise UserError("SumField.fields: none of them has classes, so that there can be no labels")
         labelled = tuple(field.with_labels(labels) if hasattr(field, "with_labels") else field for field in self.fields)
         return dataclasses.replace(self, fields=labelled)
 
@@ -89,7 +90,7 @@ class SumField:
         """
         energies = [field for field in self.fields if isinstance(field, EnergyField)]
         if len(energies) < len(self.fields):
-            raise ValueError("SumField.fields: not all of them have an energy")
+            raise UserError("SumField.fields: not all of them have an energy")
         return self._weighted([field.energy(u, t) for field in energies])
 
     def _weighted(self, values: list[Float[Array, "b ..."]]) -> Float[Array, "b ..."]:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields.base import Field
 from geonoise_jax.process.process import Process, expand
 from geonoise_jax.process.schedules import Schedule
@@ -49,10 +50,10 @@ class ConvertedField:
         if not isinstance(self.field, Field):
             return  # pytree utilities put other things than fields here
         if self.field.blind:
-            raise ValueError("ConvertedField.field.blind = True: must be False, since the conversion uses t")
+            raise UserError("ConvertedField.field.blind = True: must be False, since the conversion uses t")
         problem = _uncovered(self.field.process.schedule, self.process.schedule)
         if problem:
-            raise ValueError(problem)
+            raise UserError(problem)
 
     @property
     def blind(self) -> bool:
@@ -71,7 +72,7 @@ class ConvertedField:
             ValueError: if the converted field has no classes.
         """
         if not hasattr(self.field, "with_labels"):
-            raise ValueError(f"ConvertedField.field is a {type(self.field).__name__}, which takes no labels")
+            raise UserError(f"ConvertedField.field is a {type(self.field).__name__}, which takes no labels")
         return dataclasses.replace(self, field=self.field.with_labels(labels))
 
     def __call__(self, u: Float[Array, "b *event"], t: Float[Array, "b"]) -> Float[Array, "b *event"]:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields.energy import total
 from geonoise_jax.fields.network import META_FIELDS, NetworkField
 from geonoise_jax.fields.preconditioning import Preconditioner
@@ -70,11 +71,11 @@ class DensityField(NetworkField):
     def __post_init__(self) -> None:
         """Validate that the network is a conditional energy."""
         if self.output == "direct":
-            raise ValueError("DensityField.output = 'direct': must be an energy")
+            raise UserError("DensityField.output = 'direct': must be an energy")
         if self.reads_as != EnergyGradient():
-            raise ValueError(f"DensityField.reads_as = {self.reads_as}: must be {EnergyGradient()}")
+            raise UserError(f"DensityField.reads_as = {self.reads_as}: must be {EnergyGradient()}")
         if self.blind:
-            raise ValueError("DensityField.blind = True: a density at every noise level depends on t")
+            raise UserError("DensityField.blind = True: a density at every noise level depends on t")
         super().__post_init__()
 
     def energy(
@@ -122,7 +123,7 @@ class DensityField(NetworkField):
             ValueError: if the signal at t_max is not negligible, num is not positive, or the field has labels.
         """
         if num < 1:
-            raise ValueError(f"num = {num}: must be at least 1")
+            raise UserError(f"num = {num}: must be at least 1")
         self._refuse_labels()
         schedule = self.process.schedule
         check_start(schedule)
@@ -138,4 +139,4 @@ class DensityField(NetworkField):
 
     def _refuse_labels(self) -> None:
         if self.labels is not None:
-            raise ValueError("labels are given: only the density of all classes together (labels=None) is normalised")
+            raise UserError("labels are given: only the density of all classes together (labels=None) is normalised")

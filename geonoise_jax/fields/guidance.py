@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields.base import Field
 from geonoise_jax.fields.network import NetworkField
 from geonoise_jax.process.process import Process, expand
@@ -50,7 +51,7 @@ class GuidedField:
         if self.interval is not None:
             _check_interval(self.interval)
             if isinstance(self.scale, (int, float)) and self.scale == 1:
-                raise ValueError(f"GuidedField.interval = {self.interval}: has no effect with scale = 1; leave it out")
+                raise UserError(f"GuidedField.interval = {self.interval}: has no effect with scale = 1; leave it out")
         # Pytree utilities put other things than fields here.
         if isinstance(self.field, Field) and isinstance(self.null_field, Field):
             check_same_process("GuidedField", self.field, self.null_field)
@@ -94,7 +95,7 @@ class GuidedField:
             return self.field(u, t), self.null_field(u, t)
         network = _network(self.field)
         if network.null_label is None or network.labels is None:
-            raise ValueError("GuidedField: the network has no classes or no labels; give labels or a null_field")
+            raise UserError("GuidedField: the network has no classes or no labels; give labels or a null_field")
         labels = jnp.concatenate([network.labels, jnp.full_like(network.labels, network.null_label)])
         both = network.with_labels(labels)(jnp.concatenate([u, u]), jnp.concatenate([t, t]))
         return both[: len(u)], both[len(u) :]
@@ -103,7 +104,7 @@ class GuidedField:
 def _check_interval(interval: tuple[float, ...]) -> None:
     pair = len(interval) == 2 and all(isinstance(each, (int, float)) for each in interval)
     if not (pair and interval[0] < interval[1]):
-        raise ValueError(f"GuidedField.interval = {interval}: must be (lo, hi) with lo < hi")
+        raise UserError(f"GuidedField.interval = {interval}: must be (lo, hi) with lo < hi")
 
 
 def check_same_process(owner: str, first: Field, second: Field) -> None:
@@ -115,10 +116,10 @@ def check_same_process(owner: str, first: Field, second: Field) -> None:
     for name in ("process", "event_shape"):
         values = getattr(first, name), getattr(second, name)
         if values[0] != values[1]:
-            raise ValueError(f"{owner}: the fields differ in {name}: {values[0]} and {values[1]}")
+            raise UserError(f"{owner}: the fields differ in {name}: {values[0]} and {values[1]}")
 
 
 def _network(field: Field) -> NetworkField:
     if not isinstance(field, NetworkField):
-        raise ValueError(f"GuidedField.field is a {type(field).__name__}: labels need a NetworkField")
+        raise UserError(f"GuidedField.field is a {type(field).__name__}: labels need a NetworkField")
     return field

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Int, PyTree
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields.conversion import reread
 from geonoise_jax.fields.energy import ENERGIES
 from geonoise_jax.fields.preconditioning import Preconditioner
@@ -79,14 +80,14 @@ class NetworkField:
         """Validate the read-out."""
         name = type(self).__name__
         if self.output not in OUTPUTS:
-            raise ValueError(f"{name}.output = {self.output!r}: must be one of {', '.join(OUTPUTS)}")
+            raise UserError(f"{name}.output = {self.output!r}: must be one of {', '.join(OUTPUTS)}")
         if self.matmul_precision not in (None, *MATMUL_PRECISIONS):
             allowed = ", ".join(MATMUL_PRECISIONS)
-            raise ValueError(f"{name}.matmul_precision = {self.matmul_precision!r}: must be one of {allowed}")
+            raise UserError(f"{name}.matmul_precision = {self.matmul_precision!r}: must be one of {allowed}")
         for option in ("preconditioner", "reads_as"):
             value = getattr(self, option)
             if self.blind and value is not None:
-                raise ValueError(f"{name}.{option} = {value}: must be None for a blind network, as it depends on t")
+                raise UserError(f"{name}.{option} = {value}: must be None for a blind network, as it depends on t")
         _ = self.predicted  # refuses a target that is singular on the schedule
 
     @property
@@ -126,7 +127,7 @@ class NetworkField:
             ValueError: if the output is not an energy, or t is left out of a conditional network.
         """
         if self.output == "direct":
-            raise ValueError(f"output = 'direct': a field has an energy only if it is one of {', '.join(ENERGIES)}")
+            raise UserError(f"output = 'direct': a field has an energy only if it is one of {', '.join(ENERGIES)}")
 
         def energy(v: Float[Array, "b *event"]) -> Float[Array, "b"]:
             return ENERGIES[self.output](v, self._network(v, t, options))
@@ -151,7 +152,7 @@ class NetworkField:
         self, u: Float[Array, "b *event"], t: Float[Array, "b"] | None, options: dict[str, Any]
     ) -> Float[Array, "b *event"]:
         if not self.blind and t is None:
-            raise ValueError("t = None: a conditional network needs the noise levels, [b]")
+            raise UserError("t = None: a conditional network needs the noise levels, [b]")
         feature = None if self.blind or t is None else noise_feature(self.process.schedule, t, self.noise_feature)
         # The gradients of a product have the precision that it was traced with.
         chosen = self.matmul_precision
@@ -180,5 +181,5 @@ def noise_feature(schedule: Schedule, t: Float[Array, "b"], kind: str) -> Float[
         return t / schedule.t_max
     scales = {"log_snr": 0.25, "smooth_log_snr": 0.25e-2, "c_noise": 0.25e-3}
     if kind not in scales:
-        raise ValueError(f"noise_feature = {kind!r}: must be one of {', '.join(NOISE_FEATURES)}")
+        raise UserError(f"noise_feature = {kind!r}: must be one of {', '.join(NOISE_FEATURES)}")
     return scales[kind] * schedule.eta(t)

@@ -11,6 +11,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from geonoise_jax.errors import UserError
+
 
 def write(out: Path, picture: Image.Image, arrays: Mapping[str, Any]) -> list[Path]:
     """Write ``OUT.png`` and ``OUT.npz``, making their folder, and return their paths.
@@ -38,7 +40,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         ValueError: if ``path`` is a folder.
     """
     if path.is_dir():
-        raise ValueError(f"out = {str(path)!r}: is a folder; must be the name of a file")
+        raise UserError(f"out = {str(path)!r}: is a folder; must be the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.figures.outputs import replacing
 
 _MIN_TILE = 32
@@ -29,7 +30,7 @@ def image_grid(images: UInt8[np.ndarray, "n h w c"], *, columns: int | None = No
         ValueError: if there are no images.
     """
     if len(images) == 0:
-        raise ValueError("images: there must be at least one")
+        raise UserError("images: there must be at least one")
     images = images if images.shape[-1] in (1, 3, 4) else images[..., :1]
     columns = columns or math.ceil(math.sqrt(len(images)))
     factor = max(1, math.ceil(_MIN_TILE / max(images.shape[1:3])))

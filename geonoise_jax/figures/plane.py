@@ -11,6 +11,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact import Decomposition, Marginal, Posterior
 
 _ENERGY_CELLS, _ARROW_CELLS = 121, 21
@@ -48,9 +49,9 @@ def draw_plane(
         ValueError: if events are not points of the plane, or there are no queries or more than 8.
     """
     if marginal.event_shape != (2,):
-        raise ValueError(f"marginal.event_shape = {marginal.event_shape}: must be (2,), a law of the plane")
+        raise UserError(f"marginal.event_shape = {marginal.event_shape}: must be (2,), a law of the plane")
     if not 1 <= len(queries) <= len(_MARKS):
-        raise ValueError(f"len(queries) = {len(queries)}: must be 1 to {len(_MARKS)}")
+        raise UserError(f"len(queries) = {len(queries)}: must be 1 to {len(_MARKS)}")
     fine, coarse = _lattice(limit, _ENERGY_CELLS), _lattice(limit, _ARROW_CELLS)
     parts = marginal.decompose(jnp.asarray(coarse.reshape(-1, 2)))
     energy = np.asarray(marginal.energy(jnp.asarray(fine.reshape(-1, 2)))).reshape(fine.shape[:2])

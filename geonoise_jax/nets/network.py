@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.nets.conditioning import Conditioning
 
 COMPUTE_DTYPES = ("float32", "bfloat16", "float64")
@@ -33,9 +34,9 @@ def resolve_dtype(dtype: str | np.dtype | type) -> np.dtype:
     except TypeError:
         resolved = None
     if resolved is None or resolved.name not in COMPUTE_DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(COMPUTE_DTYPES)}, got {dtype!r}")
+        raise UserError(f"dtype must be one of {', '.join(COMPUTE_DTYPES)}, got {dtype!r}")
     if resolved.name == "float64" and not jax.config.read("jax_enable_x64"):
-        raise ValueError("dtype 'float64' needs jax_enable_x64")
+        raise UserError("dtype 'float64' needs jax_enable_x64")
     return resolved
 
 
@@ -47,7 +48,7 @@ def accumulation_dtype(dtype: str | np.dtype | type) -> np.dtype:
 def check_integer(name: str, value: int, minimum: int) -> None:
     """Refuse anything but an integer of at least `minimum` with a ValueError that names the field."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
+        raise UserError(f"{name} must be an integer >= {minimum}, got {value!r}")
 
 
 class Network(nn.Module):
@@ -72,10 +73,10 @@ class Network(nn.Module):
     def __post_init__(self) -> None:
         # A string such as "False" would count as true.
         if not isinstance(self.conditional, bool):
-            raise ValueError(f"conditional must be True or False, got {self.conditional!r}")
+            raise UserError(f"conditional must be True or False, got {self.conditional!r}")
         check_integer("num_classes", self.num_classes, 0)
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
+            raise UserError(f"dropout must be in [0, 1), got {self.dropout!r}")
         resolve_dtype(self.dtype)
         super().__post_init__()
 
@@ -101,6 +102,6 @@ def check_input(u: Float[Array, "b *event"], layout: str, rank: int | None = Non
     """
     wrong_rank = u.ndim < 2 if rank is None else u.ndim != rank
     if wrong_rank or 0 in u.shape[1:]:
-        raise ValueError(f"u must have shape {layout} with non-empty event axes, got shape {u.shape}")
+        raise UserError(f"u must have shape {layout} with non-empty event axes, got shape {u.shape}")
     if not jnp.issubdtype(u.dtype, jnp.floating):
-        raise ValueError(f"u must be floating point, got dtype {u.dtype}")
+        raise UserError(f"u must be floating point, got dtype {u.dtype}")

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.nets.convolution import CONVOLUTIONS
 from geonoise_jax.nets.layers import Downsample, GroupNorm, ResBlock, SelfAttention, Upsample, check_heads, conv3x3
 from geonoise_jax.nets.network import Network, accumulation_dtype, check_input, check_integer
@@ -57,13 +58,13 @@ class UNet(Network, kw_only=True):
         self.channel_multipliers = _checked_tuple("channel_multipliers", self.channel_multipliers)
         self.attention_resolutions = _checked_tuple("attention_resolutions", self.attention_resolutions)
         if not self.channel_multipliers:
-            raise ValueError("channel_multipliers must name at least one level, got an empty sequence")
+            raise UserError("channel_multipliers must name at least one level, got an empty sequence")
         for name in ("base_channels", "blocks_per_level", "num_heads"):
             check_integer(name, getattr(self, name), 1)
         if not isinstance(self.middle_attention, bool):
-            raise ValueError(f"middle_attention must be True or False, got {self.middle_attention!r}")
+            raise UserError(f"middle_attention must be True or False, got {self.middle_attention!r}")
         if self.convolution not in CONVOLUTIONS:
-            raise ValueError(f"convolution must be one of {', '.join(CONVOLUTIONS)}, got {self.convolution!r}")
+            raise UserError(f"convolution must be one of {', '.join(CONVOLUTIONS)}, got {self.convolution!r}")
         if self.middle_attention or self.attention_resolutions:
             for multiplier in self.channel_multipliers:
                 check_heads(self.num_heads, self.base_channels * multiplier)
@@ -111,7 +112,7 @@ class UNet(Network, kw_only=True):
     def _pad(self, u: Images) -> tuple[Images, tuple[int, int]]:
         """Zero-pad height and width to multiples of the factor; the margins are those at the top and left."""
         if min(u.shape[1:3]) < self.factor:
-            raise ValueError(
+            raise UserError(
                 f"u of shape {u.shape}: height and width must be at least {self.factor} for "
                 f"{len(self.channel_multipliers)} levels; use fewer channel_multipliers"
             )
@@ -122,7 +123,7 @@ class UNet(Network, kw_only=True):
         available = [max(padded.shape[1:3]) // 2**i for i in range(len(self.channel_multipliers))]
         missing = [r for r in self.attention_resolutions if r not in available]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"attention_resolutions {missing} do not occur for images padded to {padded.shape[1]}x"
                 f"{padded.shape[2]}; the levels have {available}"
             )
@@ -178,7 +179,7 @@ class UNet(Network, kw_only=True):
 
 def _checked_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise ValueError(f"{name} must be a sequence of positive integers, got {values!r}")
+        raise UserError(f"{name} must be a sequence of positive integers, got {values!r}")
     for value in values:
         check_integer(name, value, 1)
     return tuple(values)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from geonoise_jax.errors import UserError
+
 
 def real(owner: object, field: str, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False) -> float:
     """Validate one field of a frozen dataclass as a finite real in ``[low, high]`` and store it as a float.
@@ -29,7 +31,7 @@ def real(owner: object, field: str, *, low: float = -math.inf, high: float = mat
         bracket = "(" if open_low or low == -math.inf else "["
         closing = ")" if high == math.inf else "]"
         name = f"{type(owner).__name__}.{field}"
-        raise ValueError(f"{name} = {value!r}: must be a finite number in {bracket}{low:g}, {high:g}{closing}")
+        raise UserError(f"{name} = {value!r}: must be a finite number in {bracket}{low:g}, {high:g}{closing}")
     object.__setattr__(owner, field, number)
     return number
 
@@ -43,7 +45,7 @@ def integer(owner: object, field: str, *, low: int) -> int:
     value: Any = getattr(owner, field)
     number = _as_float(value)
     if number is None or number != int(number) or number < low:
-        raise ValueError(f"{type(owner).__name__}.{field} = {value!r}: must be an integer >= {low}")
+        raise UserError(f"{type(owner).__name__}.{field} = {value!r}: must be an integer >= {low}")
     object.__setattr__(owner, field, int(number))
     return int(number)
 
@@ -57,7 +59,7 @@ def ordered(owner: object, low_field: str, high_field: str) -> None:
     low, high = getattr(owner, low_field), getattr(owner, high_field)
     if not low < high:
         name = type(owner).__name__
-        raise ValueError(f"{name}.{low_field} = {low!r}: must be smaller than {name}.{high_field} = {high!r}")
+        raise UserError(f"{name}.{low_field} = {low!r}: must be smaller than {name}.{high_field} = {high!r}")
 
 
 def _as_float(value: Any) -> float | None:

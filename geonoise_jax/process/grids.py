@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.process.schedules import Schedule
 
 
@@ -28,7 +29,7 @@ def rho(schedule: Schedule, num_steps: int, *, exponent: float = 7.0) -> Float[A
     """
     _check_steps(num_steps)
     if not exponent > 0:
-        raise ValueError(f"exponent = {exponent}: must be positive")
+        raise UserError(f"exponent = {exponent}: must be positive")
     ends = schedule.t_max ** (1 / exponent), schedule.t_min ** (1 / exponent)
     return _pin(schedule, jnp.linspace(*ends, num_steps + 1) ** exponent)
 
@@ -44,7 +45,7 @@ def log_snr(schedule: Schedule, num_steps: int) -> Float[Array, "{num_steps}+1"]
         start, stop = schedule.eta(schedule.t_max), schedule.eta(schedule.t_min)
         finite = bool(jnp.isfinite(start) & jnp.isfinite(stop))
     if not finite:
-        raise ValueError(
+        raise UserError(
             f"{type(schedule).__name__}: t_min = {schedule.t_min}, t_max = {schedule.t_max}: the log-SNR grid needs "
             "a > 0 at t_max and b > 0 at t_min"
         )
@@ -58,7 +59,7 @@ def _pin(schedule: Schedule, times: Float[Array, "n"]) -> Float[Array, "n"]:
 
 def _check_steps(num_steps: int) -> None:
     if not isinstance(num_steps, (int, np.integer)) or num_steps < 1:
-        raise ValueError(f"num_steps = {num_steps}: must be at least 1")
+        raise UserError(f"num_steps = {num_steps}: must be at least 1")
 
 
 GRIDS = {"uniform": uniform, "rho": rho, "log_snr": log_snr}

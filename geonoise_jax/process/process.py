@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.process.schedules import Schedule, as_time
 from geonoise_jax.process.targets import Target
 
@@ -77,12 +78,12 @@ class Process:
                 coefficients are infinite there.
         """
         if not isinstance(schedule, Schedule):
-            raise ValueError(f"Process.schedule = {schedule!r}: must be a Schedule instance")
+            raise UserError(f"Process.schedule = {schedule!r}: must be a Schedule instance")
         if not isinstance(target, Target):
-            raise ValueError(f"Process.target = {target!r}: must be a Target instance")
+            raise UserError(f"Process.target = {target!r}: must be a Target instance")
         problem = _singularity(schedule, target)
         if problem:
-            raise ValueError(f"Process({schedule}, {target}) is singular: {problem}")
+            raise UserError(f"Process({schedule}, {target}) is singular: {problem}")
         object.__setattr__(self, "schedule", schedule)
         object.__setattr__(self, "parameterization", target)
 
@@ -164,7 +165,7 @@ class Process:
             check_start(self.schedule)
             return noise
         if x.shape != shape:
-            raise ValueError(f"x.shape = {x.shape}: must be the shape of the samples, {shape}")
+            raise UserError(f"x.shape = {x.shape}: must be the shape of the samples, {shape}")
         return k.a * x + noise
 
 
@@ -177,7 +178,7 @@ def check_start(schedule: Schedule) -> None:
     with jax.ensure_compile_time_eval():
         a, b = (float(scale) for scale in schedule.scales(as_time(schedule.t_max)))
     if a > _NEGLIGIBLE_SIGNAL * b:
-        raise ValueError(
+        raise UserError(
             f"{type(schedule).__name__}.t_max = {schedule.t_max}: a = {a:.3g} is not negligible beside b = {b:.3g}, so "
             f"samples cannot start from noise alone; raise t_max until a / b <= {_NEGLIGIBLE_SIGNAL}, or give "
             "the data x to be noised"

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.process import checks
 from geonoise_jax.process.betas import BETAS, log_signal
 
@@ -344,11 +345,11 @@ class VPDiscrete(Schedule):
         checks.ordered(self, "beta_min", "beta_max")
         checks.real(self, "t_max", low=0.0, high=float(self.num_steps))
         if self.betas not in BETAS:
-            raise ValueError(f"{type(self).__name__}.betas = {self.betas!r}: must be one of {', '.join(BETAS)}")
+            raise UserError(f"{type(self).__name__}.betas = {self.betas!r}: must be one of {', '.join(BETAS)}")
         for name in ("beta_min", "beta_max"):
             value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
             if self.betas != "linear" and value != default:
-                raise ValueError(f"{type(self).__name__}.{name} = {value}: is for betas = 'linear' only")
+                raise UserError(f"{type(self).__name__}.{name} = {value}: is for betas = 'linear' only")
 
     def _log_a(self, t: Float[Array, "*t"]) -> tuple[Float[Array, "*t"], Float[Array, "*t"]]:
         table = log_signal(self.betas, self.num_steps, self.beta_min, self.beta_max)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.process import checks
 from geonoise_jax.process.schedules import ScheduleCoeffs, as_time
 
@@ -96,7 +97,7 @@ class Equilibrium(Target):
     def __post_init__(self) -> None:
         """Validate the fields."""
         if self.decay not in ("linear", "truncated"):
-            raise ValueError(f"Equilibrium.decay = {self.decay!r}: must be 'linear' or 'truncated'")
+            raise UserError(f"Equilibrium.decay = {self.decay!r}: must be 'linear' or 'truncated'")
         checks.real(self, "plateau", low=0.0, open_low=True)
         if self.multiplier is not None:
             checks.real(self, "multiplier", low=0.0, open_low=True)

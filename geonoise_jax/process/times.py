@@ -16,6 +16,7 @@ from jax.scipy.special import logit, ndtri
 from jaxtyping import Array, Float, Key
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.process import checks
 from geonoise_jax.process.schedules import as_time
 
@@ -67,7 +68,7 @@ class TimeLaw(abc.ABC):
             ValueError: if num is not positive.
         """
         if num < 1:
-            raise ValueError(f"num = {num}: must be at least 1")
+            raise UserError(f"num = {num}: must be at least 1")
         p = jax.random.uniform(key, (num,))
         if stratified:
             p = (jnp.arange(num, dtype=p.dtype) + p) / num
@@ -145,7 +146,7 @@ class _TransformedNormal(TimeLaw):
         checks.real(self, "std", low=0.0, open_low=True)
         if self._probability <= 0.0:
             name = type(self).__name__
-            raise ValueError(
+            raise UserError(
                 f"{name}.mean = {self.mean}, {name}.std = {self.std}: no probability is left on "
                 f"[{self.lo}, {self.hi}]; choose a range nearer to the mean"
             )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.sampling import checks
 from geonoise_jax.sampling.outcome import Outcome
@@ -146,7 +147,7 @@ def _diffrax() -> ModuleType:
     try:
         import diffrax
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             "the adaptive samplers tsit5 and kvaerno5 need diffrax: pip install -e '.[adaptive]'"
         ) from error
     return diffrax

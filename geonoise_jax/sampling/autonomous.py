@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import Process, expand
 from geonoise_jax.sampling import checks
@@ -196,7 +197,7 @@ def check_descent(field: Field) -> None:
     check_blind(field)
     problem = _not_equilibrium(field.process)
     if problem:
-        raise ValueError(
+        raise UserError(
             f"{field.process} cannot be descended: {problem}; train on Process(Linear(), Equilibrium()), or sample "
             "along times (for a denoiser on VE: bddm)"
         )

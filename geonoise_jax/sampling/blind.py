@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 
 
@@ -32,4 +33,4 @@ def check_blind(field: Field) -> None:
         ValueError: if the field needs t.
     """
     if not field.blind:
-        raise ValueError("field.blind = False: must be True, as an autonomous sampler has no noise level to give")
+        raise UserError("field.blind = False: must be True, as an autonomous sampler has no noise level to give")

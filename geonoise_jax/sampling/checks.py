@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped
 
+from geonoise_jax.errors import UserError
+
 
 def real(
     name: str,
@@ -31,7 +33,7 @@ def real(
     within = number and (low < value if open_low else low <= value) and value <= high
     if not within or (math.isinf(value) and not infinite):
         opening, closing = "(" if open_low else "[", "]" if infinite or not math.isinf(high) else ")"
-        raise ValueError(f"{name} = {value!r}: must be a number in {opening}{low:g}, {high:g}{closing}")
+        raise UserError(f"{name} = {value!r}: must be a number in {opening}{low:g}, {high:g}{closing}")
 
 
 def fraction(name: str, value: float) -> None:
@@ -42,7 +44,7 @@ def fraction(name: str, value: float) -> None:
     """
     real(name, value)
     if value >= 1.0:
-        raise ValueError(f"{name} = {value!r}: must be a number in [0, 1)")
+        raise UserError(f"{name} = {value!r}: must be a number in [0, 1)")
 
 
 def integer(name: str, value: int, *, low: int) -> None:
@@ -52,7 +54,7 @@ def integer(name: str, value: int, *, low: int) -> None:
         ValueError: naming the option, its value and what is allowed.
     """
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{name} = {value!r}: must be an integer >= {low}")
+        raise UserError(f"{name} = {value!r}: must be an integer >= {low}")
 
 
 def truth(name: str, value: bool) -> None:
@@ -62,7 +64,7 @@ def truth(name: str, value: bool) -> None:
         ValueError: naming the option, its value and what is allowed.
     """
     if not isinstance(value, bool):
-        raise ValueError(f"{name} = {value!r}: must be True or False")
+        raise UserError(f"{name} = {value!r}: must be True or False")
 
 
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -72,7 +74,7 @@ def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         ValueError: naming the option, its value and what is allowed.
     """
     if value not in allowed:
-        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(allowed)}")
+        raise UserError(f"{name} = {value!r}: must be one of {', '.join(allowed)}")
 
 
 def without_effect(why: str, unused: Mapping[str, tuple[Any, Any]]) -> None:
@@ -87,7 +89,7 @@ def without_effect(why: str, unused: Mapping[str, tuple[Any, Any]]) -> None:
     """
     for name, (value, default) in unused.items():
         if value != default:
-            raise ValueError(f"{name} = {value!r}: has no effect with {why}; leave it out")
+            raise UserError(f"{name} = {value!r}: has no effect with {why}; leave it out")
 
 
 def model_space(name: str, values: Shaped[np.ndarray | Array, "*shape"]) -> None:
@@ -101,7 +103,7 @@ def model_space(name: str, values: Shaped[np.ndarray | Array, "*shape"]) -> None
         return
     known = array.size and not isinstance(array, jax.core.Tracer)
     found = f", {array.min()}..{array.max()}" if known else ""
-    raise ValueError(
+    raise UserError(
         f"{name}: has dtype {array.dtype}{found}; must be floats, values of model space (``Arrays.to_model`` brings "
         "the stored values of a data set there)"
     )

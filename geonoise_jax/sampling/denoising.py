@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import expand
 from geonoise_jax.process.schedules import Schedule
@@ -132,12 +133,12 @@ def check_denoiser(field: Field) -> None:
     check_blind(field)
     process = field.process
     if not isinstance(process.parameterization, Signal):
-        raise ValueError(
+        raise UserError(
             f"field.process.parameterization = {process.parameterization}: must be Signal(), as only then is the "
             "estimate of x known without t"
         )
     if not _keeps_signal(process.schedule):
-        raise ValueError(f"field.process.schedule = {process.schedule}: must keep the signal, a = 1, as VE does")
+        raise UserError(f"field.process.schedule = {process.schedule}: must keep the signal, a = 1, as VE does")
 
 
 @functools.lru_cache(maxsize=64)

@@ -23,6 +23,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Schedule
@@ -111,7 +112,7 @@ def _exchanging(
     """March by (D2), or with the variance (D4) if ``large``, from estimates of x that are clipped."""
     checks.real("clip", clip, open_low=True, infinite=True)
     if eta > 0.0 and keys is None:
-        raise ValueError(f"keys = None: must be given with eta = {eta}")
+        raise UserError(f"keys = None: must be given with eta = {eta}")
     process = field.process
 
     def step(u: Float[Array, "b *event"], at: Interval) -> Float[Array, "b *event"]:

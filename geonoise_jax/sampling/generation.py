@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, UInt32
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact.delivery import listening
 from geonoise_jax.fields import Field
 from geonoise_jax.process.grids import GRIDS
@@ -116,7 +117,7 @@ def generate(
     batch_size = _check_sizes(num, num if batch_size is None else batch_size, mesh)
     for name, value in (("x", x), ("labels", labels)):
         if value is not None and len(value) != num:
-            raise ValueError(f"len({name}) = {len(value)}: must be num = {num}")
+            raise UserError(f"len({name}) = {len(value)}: must be num = {num}")
     if x is not None:
         checks.model_space("x", x)
     _check_start(fixed["within"], start_time, x is not None)
@@ -164,7 +165,7 @@ def plan(
         return chosen, GRIDS[GRID](schedule, 1)
     grid = GRID if grid is None else grid
     if grid not in GRIDS:
-        raise ValueError(f"grid = {grid!r}: must be one of {', '.join(GRIDS)}")
+        raise UserError(f"grid = {grid!r}: must be one of {', '.join(GRIDS)}")
     return chosen, GRIDS[grid](schedule, NUM_STEPS if num_steps is None else num_steps)
 
 
@@ -222,7 +223,7 @@ def _fixed(
     within = sampled_range(field.process.schedule, start_time, end_time)
     chosen, times = plan(within, sampler, num_steps, grid, **options)
     if denoise and not chosen.timed:
-        raise ValueError(f"denoise = {denoise}: must be False with {sampler}, which already ends at an estimate of x")
+        raise UserError(f"denoise = {denoise}: must be False with {sampler}, which already ends at an estimate of x")
     if not chosen.timed:
         _refuse_given(f"{sampler}, which ends where it has converged", end_time=end_time)
     _check_interval(field, within)
@@ -239,7 +240,7 @@ def _check_interval(field: Field, within: Schedule) -> None:
     """Refuse guidance on an interval of noise levels of which none is sampled."""
     interval = getattr(field, "interval", None)
     if interval is not None and not (interval[0] <= within.t_max and within.t_min <= interval[1]):
-        raise ValueError(
+        raise UserError(
             f"guidance interval = {interval}: has no effect, as sampling goes from t = {within.t_max:g} to "
             f"{within.t_min:g}; leave the guidance out"
         )
@@ -251,14 +252,14 @@ def _check_start(within: Schedule, start_time: float | None, from_data: bool) ->
         with jax.ensure_compile_time_eval():
             kept = float(within.scales(jnp.asarray(within.t_max, jnp.result_type(float)))[0])
         if kept == 0.0:
-            raise ValueError(f"x: has no effect with a start at t = {within.t_max:g}, where a = 0; leave it out")
+            raise UserError(f"x: has no effect with a start at t = {within.t_max:g}, where a = 0; leave it out")
         return
     try:
         check_start(within)
     except ValueError as error:
         if start_time is None:
             raise
-        raise ValueError(f"start_time = {start_time:g}: too early to start from noise alone ({error})") from error
+        raise UserError(f"start_time = {start_time:g}: too early to start from noise alone ({error})") from error
 
 
 def sampled_range(schedule: Schedule, start_time: float | None, end_time: float | None) -> Schedule:
@@ -270,9 +271,9 @@ def sampled_range(schedule: Schedule, start_time: float | None, end_time: float 
     low, high = schedule.t_min, schedule.t_max
     start, end = high if start_time is None else float(start_time), low if end_time is None else float(end_time)
     if not low < start <= high:
-        raise ValueError(f"start_time = {start_time}: must be in ({low:g}, {high:g}]")
+        raise UserError(f"start_time = {start_time}: must be in ({low:g}, {high:g}]")
     if not low <= end < start:
-        raise ValueError(f"end_time = {end_time}: must be in [{low:g}, {start:g})")
+        raise UserError(f"end_time = {end_time}: must be in [{low:g}, {start:g})")
     return dataclasses.replace(schedule, t_min=end, t_max=start)
 
 
@@ -296,7 +297,7 @@ def _sample_batch(
 ) -> tuple[Float[Array, "b *event"], dict[str, Float[Array, "b ..."]]]:
     if labels is not None:
         if not hasattr(field, "with_labels"):
-            raise ValueError(f"labels: must be None for a {type(field).__name__}, which has no classes")
+            raise UserError(f"labels: must be None for a {type(field).__name__}, which has no classes")
         field = field.with_labels(labels)
     u = _start(Process(within, field.process.parameterization), keys, field.event_shape, x)
     noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, _SAMPLER_NOISE))(keys)
@@ -345,7 +346,7 @@ def _row_sharding(mesh: Mesh) -> NamedSharding:
 def _check_sizes(num: int, batch_size: int, mesh: Mesh | None) -> int:
     for name, value in (("num", num), ("batch_size", batch_size)):
         if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} = {value}: must be at least 1")
+            raise UserError(f"{name} = {value}: must be at least 1")
     devices = 1 if mesh is None else mesh.size
     return -(-min(batch_size, num) // devices) * devices
 

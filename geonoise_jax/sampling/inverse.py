@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.targets import Signal
 from geonoise_jax.sampling import checks
@@ -67,7 +68,7 @@ def energy_score(
     """
     checks.model_space("u", u)
     if not isinstance(model, Energy):
-        raise ValueError(f"model = {type(model).__name__}: must have a method energy, as exact marginals have")
+        raise UserError(f"model = {type(model).__name__}: must have a method energy, as exact marginals have")
     if t is None:
         return model.energy(u)
     return model.energy(u, jnp.broadcast_to(jnp.asarray(t, u.dtype), (len(u),)))

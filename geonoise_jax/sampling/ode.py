@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.sampling.discrete import ddim_step
 from geonoise_jax.sampling.stepping import evaluate, march
@@ -55,7 +56,7 @@ def trajectory(
         ValueError: if the solver is unknown.
     """
     if solver not in _STEPS:
-        raise ValueError(f"solver = {solver!r}: must be one of {', '.join(_STEPS)}")
+        raise UserError(f"solver = {solver!r}: must be one of {', '.join(_STEPS)}")
     step = _STEPS[solver]
     _, path = march(lambda u, at: step(field, u, at.t, at.s), u, times.astype(u.dtype), keep=lambda u: u)
     return jnp.concatenate([u[None], path])

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Schedule
@@ -160,7 +161,7 @@ def check_readable(process: Process) -> bool:
     """
     growing, shrinking = _directions(process)
     if not growing and not shrinking:
-        raise ValueError(
+        raise UserError(
             f"{process}: the length of the noise that explains a value of the field does not tell t, so that the level "
             "cannot be read off a residual; give t, or use another target (Signal, Equilibrium)"
         )

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.sampling.adaptive import kvaerno5, tsit5
 from geonoise_jax.sampling.autonomous import eqm_descent, eqm_nesterov, eqm_nesterov_released
@@ -124,10 +125,10 @@ def find(name: str, options: Mapping[str, Any]) -> Sampler:
         ValueError: on an unknown sampler, or on an option that it does not have.
     """
     if name not in SAMPLERS:
-        raise ValueError(f"sampler = {name!r}: must be one of {', '.join(SAMPLERS)}")
+        raise UserError(f"sampler = {name!r}: must be one of {', '.join(SAMPLERS)}")
     known = SAMPLERS[name].options
     for option, value in options.items():
         if option not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"{option} = {value!r}: no option of the sampler {name!r}; {has}")
+            raise UserError(f"{option} = {value!r}: no option of the sampler {name!r}; {has}")
     return SAMPLERS[name]

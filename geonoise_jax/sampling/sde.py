@@ -28,6 +28,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import expand
 from geonoise_jax.process.schedules import Schedule
@@ -88,7 +89,7 @@ def edm_churn(
     for name, value in {"s_churn": s_churn, "s_tmin": s_tmin, "s_tmax": s_tmax, "s_noise": s_noise}.items():
         checks.real(name, value, infinite=name == "s_tmax")
     if s_tmin > s_tmax:
-        raise ValueError(f"s_tmin = {s_tmin!r}: must be at most s_tmax = {s_tmax!r}")
+        raise UserError(f"s_tmin = {s_tmin!r}: must be at most s_tmax = {s_tmax!r}")
     if s_churn == 0.0:
         unused = {"s_tmin": (s_tmin, 0.0), "s_tmax": (s_tmax, math.inf), "s_noise": (s_noise, 1.0)}
         checks.without_effect("s_churn = 0", unused)

@@ -21,17 +21,18 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.training.fingerprint import fingerprint
 from geonoise_jax.training.state import TrainState, types
 
 _LOG = logging.getLogger(__name__)
 
 
-class DamagedCheckpointError(ValueError):
+class DamagedCheckpointError(UserError):
     """No checkpoint of a workdir can be read."""
 
 
-class OtherTypesError(ValueError):
+class OtherTypesError(UserError):
     """A sound checkpoint holds arrays of other dtypes or shapes than are asked for."""
 
 
@@ -50,7 +51,7 @@ class Checkpoints:
             ValueError: if keep is not positive.
         """
         if keep < 1:
-            raise ValueError(f"checkpoint.keep = {keep}: must be at least 1")
+            raise UserError(f"checkpoint.keep = {keep}: must be at least 1")
         self._workdir = workdir.resolve()
         self._keep = keep
         self._read_only = read_only
@@ -109,7 +110,7 @@ class Checkpoints:
             return step, self._read_step(step, {"ema": abstract}, wanted)["ema"]
         found = self._latest_sound({"ema": abstract}, wanted, set_aside=False)
         if found is None:
-            raise ValueError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
+            raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
         return found[0], found[1]["ema"]
 
     def close(self) -> None:
@@ -120,7 +121,7 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         folder = self._workdir / "checkpoints"
         if self._read_only and not folder.is_dir():
-            raise ValueError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
+            raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
         return ocp.CheckpointManager(folder, options=self._options())
 
     def _options(self) -> ocp.CheckpointManagerOptions:
@@ -158,7 +159,7 @@ class Checkpoints:
     def _read_step(self, step: int, abstract: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
         """Read one checkpoint that must be there and sound."""
         if step not in self.steps:
-            raise ValueError(f"workdir = {str(self._workdir)!r}: no checkpoint of step {step}, but of {self.steps}")
+            raise UserError(f"workdir = {str(self._workdir)!r}: no checkpoint of step {step}, but of {self.steps}")
         try:
             return self._read(step, abstract, wanted)
         except OtherTypesError:
@@ -174,7 +175,7 @@ class Checkpoints:
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         for name in abstract:
             if fingerprint(restored[name]) != meta[name]:
-                raise ValueError(f"the checksum of {name!r} does not match its contents")
+                raise UserError(f"the checksum of {name!r} does not match its contents")
         return {name: restored[name] for name in abstract}
 
     def _check_types(self, step: int, meta: dict[str, Any], wanted: dict[str, str]) -> None:
@@ -183,7 +184,7 @@ class Checkpoints:
             return
         found = meta["types"]
         if _text_sum(found) != meta["types_sum"]:
-            raise ValueError("the checksum of the arrays' types does not match them")
+            raise UserError("the checksum of the arrays' types does not match them")
         others = [name for name in wanted if found.get(name) != wanted[name]]
         if others:
             name = others[0]

@@ -27,6 +27,7 @@ import dataclasses
 
 from jaxtyping import Array, Float, Key
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import DensityField, NetworkField
 from geonoise_jax.process import checks
 from geonoise_jax.process.process import Coeffs, expand
@@ -72,7 +73,7 @@ class DualScore(Objective):
             ValueError: if the field is no DensityField.
         """
         if not isinstance(field, DensityField):
-            raise ValueError(f"field is a {type(field).__name__}: dual score matching needs a DensityField")
+            raise UserError(f"field is a {type(field).__name__}: dual score matching needs a DensityField")
         k = field.process.coeffs(draws.t)
         u = field.process.corrupt(draws.x, draws.eps, draws.t)
         labelled = dataclasses.replace(field, labels=draws.labels)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.process import checks
 
 
@@ -37,7 +38,7 @@ class Constant:
         """Validate 0 <= rate <= 1 and a bool."""
         checks.real(self, "rate", low=0.0, high=1.0)
         if not isinstance(self.warmup, bool):
-            raise ValueError(f"Constant.warmup = {self.warmup!r}: must be True or False")
+            raise UserError(f"Constant.warmup = {self.warmup!r}: must be True or False")
 
     def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """Return the weight of the old average at update ``step``, counted from 1."""

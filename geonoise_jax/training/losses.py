@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields import NetworkField
 from geonoise_jax.process.times import TimeLaw
 from geonoise_jax.process.weights import LossWeight
@@ -44,7 +45,7 @@ class Objective:
     def __post_init__(self) -> None:
         """Validate the dropout probability."""
         if not 0.0 <= self.label_dropout <= 1.0:
-            raise ValueError(f"model.label_dropout = {self.label_dropout}: must be in [0, 1]")
+            raise UserError(f"model.label_dropout = {self.label_dropout}: must be in [0, 1]")
 
     def draw(self, key: Key[Array, ""], x: Float[Array, "n *event"], labels: Int[Array, "n"] | None) -> Draws:
         """Draw noise, noise levels and hidden labels for a batch of data."""

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from geonoise_jax import build
 from geonoise_jax.config import nearest
+from geonoise_jax.errors import UserError
 
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "sgd": optax.sgd, "lion": optax.lion}
 DECAYS = ("constant", "cosine")
@@ -22,11 +23,11 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     """
     options = config.optimizer
     if not options.learning_rate > 0:
-        raise ValueError(f"optimizer.learning_rate = {options.learning_rate}: must be positive")
+        raise UserError(f"optimizer.learning_rate = {options.learning_rate}: must be positive")
     if options.warmup_steps < 0:
-        raise ValueError(f"optimizer.warmup_steps = {options.warmup_steps}: must be at least 0")
+        raise UserError(f"optimizer.warmup_steps = {options.warmup_steps}: must be at least 0")
     if options.decay not in DECAYS:
-        raise ValueError(f"optimizer.decay = {options.decay!r}: unknown{nearest(options.decay, DECAYS)}")
+        raise UserError(f"optimizer.decay = {options.decay!r}: unknown{nearest(options.decay, DECAYS)}")
     # Step 0 already learns: the ramp goes from 1 / warmup_steps to 1.
     ramp = optax.linear_schedule(
         options.learning_rate / max(options.warmup_steps, 1), options.learning_rate, max(options.warmup_steps - 1, 1)
@@ -46,7 +47,7 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
         ValueError: on an unknown optimizer or argument, or a negative clip_norm.
     """
     if config.optimizer.clip_norm < 0:
-        raise ValueError(f"optimizer.clip_norm = {config.optimizer.clip_norm}: must be at least 0 (0: no clipping)")
+        raise UserError(f"optimizer.clip_norm = {config.optimizer.clip_norm}: must be at least 0 (0: no clipping)")
     chain: list[Any] = []
     if config.optimizer.clip_norm > 0:
         chain.append(optax.clip_by_global_norm(config.optimizer.clip_norm))

@@ -18,6 +18,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from geonoise_jax.config import nearest
+from geonoise_jax.errors import UserError
 
 AXES = ("data", "model")
 LAYOUTS = ("replicated", "fsdp")
@@ -34,11 +35,11 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
     devices = jax.devices() if devices is None else devices
     sizes = [config.mesh.data, config.mesh.model]
     if any(size != -1 and size < 1 for size in sizes) or sizes == [-1, -1]:
-        raise ValueError(f"mesh = {dict(zip(AXES, sizes, strict=True))}: sizes must be >= 1, one of them may be -1")
+        raise UserError(f"mesh = {dict(zip(AXES, sizes, strict=True))}: sizes must be >= 1, one of them may be -1")
     if -1 in sizes:
         sizes[sizes.index(-1)] = len(devices) // abs(math.prod(sizes)) or 1
     if math.prod(sizes) != len(devices):
-        raise ValueError(
+        raise UserError(
             f"mesh = {dict(zip(AXES, sizes, strict=True))}: must use exactly the {len(devices)} devices there are"
         )
     _check_batch(config, sizes[0])
@@ -73,7 +74,7 @@ def state_shardings(config: ConfigDict, mesh: Mesh, abstract: PyTree[jax.ShapeDt
     """
     layout = config.sharding.parameters
     if layout not in LAYOUTS:
-        raise ValueError(f"sharding.parameters = {layout!r}: unknown{nearest(layout, LAYOUTS)}")
+        raise UserError(f"sharding.parameters = {layout!r}: unknown{nearest(layout, LAYOUTS)}")
     rules = [(pattern, tuple(axes)) for pattern, axes in config.sharding.rules]
 
     def place(path: Any, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
@@ -95,9 +96,9 @@ def path_name(path: Any) -> str:
 def _check_batch(config: ConfigDict, data_devices: int) -> None:
     batch, accumulate = config.training.batch_size, config.training.accumulate
     if accumulate < 1:
-        raise ValueError(f"training.accumulate = {accumulate}: must be at least 1")
+        raise UserError(f"training.accumulate = {accumulate}: must be at least 1")
     if batch < 1 or batch % (accumulate * data_devices):
-        raise ValueError(
+        raise UserError(
             f"training.batch_size = {batch}: must be a positive multiple of training.accumulate = {accumulate} "
             f"times the {data_devices} devices of the data axis, {accumulate * data_devices}"
         )
@@ -123,5 +124,5 @@ def _checked(
         elif axis is not None and length % mesh.shape[axis]:
             problem = f"mesh axis {axis!r} of size {mesh.shape[axis]} does not divide {length}"
     if problem:
-        raise ValueError(f"sharding.rules: {pattern!r} -> {axes} matches {name} of shape {shape}, but {problem}")
+        raise UserError(f"sharding.rules: {pattern!r} -> {axes} matches {name} of shape {shape}, but {problem}")
     return PartitionSpec(*axes)

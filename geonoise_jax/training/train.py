@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from geonoise_jax import build
 from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.errors import UserError
 from geonoise_jax.figures import pictures
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
@@ -40,7 +41,7 @@ LOSSES = {"regression": Objective, "dual_score": DualScore}
 _REFERENCE = 2000
 
 
-class DivergedError(ValueError):
+class DivergedError(UserError):
     """The loss, a gradient or an update was not finite."""
 
 
@@ -316,4 +317,4 @@ def _check_intervals(config: ConfigDict) -> None:
     ):
         group, name = key.split(".")
         if config[group][name] < low:
-            raise ValueError(f"{key} = {config[group][name]}: must be at least {low}")
+            raise UserError(f"{key} = {config[group][name]}: must be at least {low}")

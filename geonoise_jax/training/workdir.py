@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from geonoise_jax import config as configs
 from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.errors import UserError
 
 # Keys that may change between runs of one workdir: they do not touch what was learnt so far. The number of steps does
 # where the learning rate depends on it.
@@ -54,7 +55,7 @@ def claim(workdir: Path, config: ConfigDict, facts: Facts) -> None:
         changed = configs.differences(configs.loads(path.read_text()), config)
         clashes = {key: pair for key, pair in changed.items() if not key.startswith(_FREE)}
         if clashes:
-            raise ValueError(
+            raise UserError(
                 f"workdir = {str(workdir)!r}: belongs to another config ({_listed(clashes)}); choose another workdir"
             )
         _check_rate(workdir, config, changed)
@@ -73,7 +74,7 @@ def read_config(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.exists():
         what = "no such folder" if not workdir.exists() else "no config.json in it: not the workdir of a training run"
-        raise ValueError(f"workdir = {str(workdir)!r}: {what}")
+        raise UserError(f"workdir = {str(workdir)!r}: {what}")
     return configs.loads(path.read_text())
 
 
@@ -85,7 +86,7 @@ def read_facts(workdir: Path) -> Facts:
     """
     path = workdir / "data.json"
     if not path.exists():
-        raise ValueError(f"workdir = {str(workdir)!r}: no data.json in it: not the workdir of a training run")
+        raise UserError(f"workdir = {str(workdir)!r}: no data.json in it: not the workdir of a training run")
     stored = json.loads(path.read_text())
     return Facts(**{**stored, "event_shape": tuple(stored["event_shape"])})
 
@@ -94,7 +95,7 @@ def _check_rate(workdir: Path, config: ConfigDict, changed: dict[str, tuple[Any,
     """Refuse another number of steps where the learning rates of the steps already done depended on it."""
     steps = {key: pair for key, pair in changed.items() if key == "training.num_steps"}
     if steps and config.optimizer.decay != "constant":
-        raise ValueError(
+        raise UserError(
             f"workdir = {str(workdir)!r}: {_listed(steps)}, but optimizer.decay = {config.optimizer.decay!r} laid the "
             "learning rate over the number of steps that the run began with, and would jump; keep that number, or "
             "choose another workdir (a run with optimizer.decay = 'constant' can be made longer)"
@@ -107,7 +108,7 @@ def _check_data(workdir: Path, facts: Facts) -> None:
     old, new = dataclasses.asdict(read_facts(workdir)), dataclasses.asdict(facts)
     clashes = {name: (old[name], new[name]) for name in new if old[name] is not None and old[name] != new[name]}
     if clashes:
-        raise ValueError(
+        raise UserError(
             f"workdir = {str(workdir)!r}: was trained on other data ({_listed(clashes)}); choose another workdir, or "
             "give the data.data_dir with the data it was trained on"
         )
