@@ -1,0 +1,25 @@
+"""What a trained field is worth: restoring, drawing, distances to data, and the studies of the figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from geonoise_jax import lazy as _lazy
+
+if TYPE_CHECKING:
+    from geonoise_jax.evaluation.exact_selfcheck import selfcheck as selfcheck
+    from geonoise_jax.evaluation.floors import Distance as Distance
+    from geonoise_jax.evaluation.point_metrics import SlicedWasserstein as SlicedWasserstein
+    from geonoise_jax.evaluation.point_metrics import sliced_wasserstein as sliced_wasserstein
+    from geonoise_jax.evaluation.restore import Trained as Trained
+    from geonoise_jax.evaluation.restore import saved_steps as saved_steps
+else:
+    __getattr__, __dir__ = _lazy.exports(
+        __name__,
+        {
+            f"{__name__}.exact_selfcheck": ("selfcheck",),
+            f"{__name__}.floors": ("Distance",),
+            f"{__name__}.point_metrics": ("SlicedWasserstein", "sliced_wasserstein"),
+            f"{__name__}.restore": ("Trained", "saved_steps"),
+        },
+    )
