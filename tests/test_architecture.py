@@ -19,11 +19,12 @@ PACKAGE = ROOT / "geonoise_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # What every room may import.
-GROUND = {"errors", "lazy"}
+GROUND = {"checks", "errors", "lazy"}
 # What each room may import of ours, besides itself and the ground.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "lazy": set(),
+    "checks": set(),
     "process": set(),
     "nets": set(),
     "data": set(),

@@ -98,9 +98,9 @@ def test_solves(schedule: Schedule, target: Target, x64: None) -> None:
         process.velocity(u, r, t), velocity, rtol=1e-9, atol=1e-12 * condition * np.abs(velocity).max()
     )
     s = t[::-1]
-    kappa, eta = (value[:, None, None] for value in process.step(s, t))
+    kappa, omega = (value[:, None, None] for value in process.step(s, t))
     u_s = process.corrupt(x, eps, s)
-    np.testing.assert_allclose(kappa * u + eta * r, u_s, rtol=1e-9, atol=1e-12 * condition * np.abs(u_s).max())
+    np.testing.assert_allclose(kappa * u + omega * r, u_s, rtol=1e-9, atol=1e-12 * condition * np.abs(u_s).max())
 
 
 @pytest.mark.parametrize("schedule", ALL_SCHEDULES)

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.checks import shown
 from geonoise_jax.errors import UserError
 from geonoise_jax.exact import analysis, errors
 from geonoise_jax.exact.analysis import ALONG_RESIDUAL, ENERGY_GRAD, SIGNAL, TARGET, Pair
@@ -90,6 +91,13 @@ class Marginal(Frozen):
             raise UserError(f"Marginal.accuracy = {accuracy}: must lie in (0, 1)")
         prior = Prior(process, time_law, loss_weight)
         self._set(distribution=distribution, prior=prior, accuracy=accuracy, adaptive=adaptive)
+
+    def __repr__(self) -> str:
+        """Return the law, the process and the prior."""
+        prior = [f"{self.process!r}", f"{self.prior.time_law!r}"]
+        prior += [] if self.prior.loss_weight is None else [f"loss_weight={shown(self.prior.loss_weight)}"]
+        prior += [] if self.accuracy is None else [f"accuracy={self.accuracy:g}"]
+        return f"Marginal({', '.join([repr(self.distribution), *prior])})"
 
     @property
     def process(self) -> Process:

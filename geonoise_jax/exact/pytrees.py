@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import jax
+
+from geonoise_jax.checks import shown
 
 T = TypeVar("T")
 
@@ -40,6 +43,20 @@ class Frozen:
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        """Return the arguments of the constructor that are kept and no defaults, arrays by type and shape."""
+        kept = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            try:
+                # A property may be an array that is made when it is asked for: its shape costs nothing.
+                made = isinstance(getattr(type(self), name, None), property)
+                value = jax.eval_shape(lambda self, name=name: getattr(self, name), self) if made else vars(self)[name]
+            except (KeyError, TypeError):
+                continue
+            if shown(value) != shown(parameter.default):
+                kept.append(f"{name}={shown(value)}")
+        return f"{type(self).__name__}({', '.join(kept)})"
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: build a new one instead of setting {name}")

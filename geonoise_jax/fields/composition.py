@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 
@@ -11,13 +12,13 @@ from jaxtyping import Array, Float, Int
 from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax.errors import UserError
-from geonoise_jax.fields.base import EnergyField, Field
+from geonoise_jax.fields.base import EnergyField, Field, arguments, text
 from geonoise_jax.fields.guidance import check_same_process
 from geonoise_jax.process.process import Process
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["fields", "weights"], meta_fields=[])
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class SumField:
     """The weighted sum of fields of one process.
 
@@ -52,6 +53,12 @@ class SumField:
         if isinstance(self.weights, (tuple, jax.Array)) and _shape(self.weights) != (len(self.fields),):
             raise UserError(f"SumField.weights: must be {len(self.fields)} numbers, one per field, got {self.weights}")
 
+    def __repr__(self) -> str:
+        """Return the kinds of fields and their weights."""
+        kinds = collections.Counter(type(field).__name__ for field in self.fields)
+        summands = [f"{count} {kind}" for kind, count in kinds.items()]
+        return text(self, *summands, weights=self.weights)
+
     @property
     def process(self) -> Process:
         """Schedule and target."""
@@ -67,8 +74,11 @@ class SumField:
         """Whether all of the fields are blind."""
         return all(field.blind for field in self.fields)
 
-    def __call__(self, u: Float[Array, "b *event"], t: Float[Array, "b"]) -> Float[Array, "b *event"]:
-        """Return the weighted sum of the predictions."""
+    def __call__(
+        self, u: Float[ArrayLike, "b *event"], t: Float[ArrayLike, "*#b"] | None = None
+    ) -> Float[Array, "b *event"]:
+        """Return the weighted sum of the predictions; t may be left out if all fields are blind."""
+        u, t = arguments(self, u, t)
         return self._weighted([field(u, t) for field in self.fields])
 
     def with_labels(self, labels: Int[Array, "b"] | None) -> SumField:

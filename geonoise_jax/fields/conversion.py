@@ -12,9 +12,10 @@ import functools
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax.errors import UserError
-from geonoise_jax.fields.base import Field
+from geonoise_jax.fields.base import Field, arguments, text
 from geonoise_jax.process.process import Process, expand
 from geonoise_jax.process.schedules import Schedule
 
@@ -29,7 +30,7 @@ def reread(
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["field"], meta_fields=["process"])
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ConvertedField:
     """A conditional field of one process as a field of another: the same denoiser, exactly.
 
@@ -55,6 +56,10 @@ class ConvertedField:
         if problem:
             raise UserError(problem)
 
+    def __repr__(self) -> str:
+        """Return what is converted, and to what."""
+        return text(self, f"{type(self.field).__name__} of {self.field.process}")
+
     @property
     def blind(self) -> bool:
         """False: the result depends on t."""
@@ -75,8 +80,11 @@ class ConvertedField:
             raise UserError(f"ConvertedField.field is a {type(self.field).__name__}, which takes no labels")
         return dataclasses.replace(self, field=self.field.with_labels(labels))
 
-    def __call__(self, u: Float[Array, "b *event"], t: Float[Array, "b"]) -> Float[Array, "b *event"]:
+    def __call__(
+        self, u: Float[ArrayLike, "b *event"], t: Float[ArrayLike, "*#b"] | None = None
+    ) -> Float[Array, "b *event"]:
         """Return the target of ``process`` predicted at (u, t)."""
+        u, t = arguments(self, u, t)
         source = self.field.process
         if source.schedule == self.process.schedule:
             return reread(u, self.field(u, t), t, source, self.process)

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Key
 from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax.errors import UserError
+from geonoise_jax.fields.base import compiled
 from geonoise_jax.fields.energy import total
 from geonoise_jax.fields.network import META_FIELDS, NetworkField
 from geonoise_jax.fields.preconditioning import Preconditioner
@@ -51,7 +52,7 @@ class EnergyGradient(Target):
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=["params", "labels", "offset"], meta_fields=META_FIELDS
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class DensityField(NetworkField):
     """A network that is the energy ``U(u, t) = -log p(u | t)`` up to a constant, read as a field of any target.
 
@@ -78,6 +79,7 @@ class DensityField(NetworkField):
             raise UserError("DensityField.blind = True: a density at every noise level depends on t")
         super().__post_init__()
 
+    @compiled
     def energy(
         self, u: Float[Array, "b *event"], t: Float[Array, "b"] | None = None, **options: Any
     ) -> Float[Array, "b"]:

@@ -8,7 +8,9 @@ from typing import Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float
+from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.fields.base import arguments
 from geonoise_jax.process.process import Process
 
 
@@ -32,7 +34,7 @@ class ExactMarginal(Protocol):
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["marginal"], meta_fields=["blind"])
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ExactField:
     """The Bayes-optimal field of a known data distribution.
 
@@ -44,6 +46,10 @@ class ExactField:
     marginal: ExactMarginal
     blind: bool = True
 
+    def __repr__(self) -> str:
+        """Return the law and the kind of optimum."""
+        return f"ExactField({self.marginal!r}, blind={self.blind})"
+
     @property
     def process(self) -> Process:
         """Schedule and target of the marginal."""
@@ -54,6 +60,13 @@ class ExactField:
         """Shape of one event of the data distribution."""
         return self.marginal.event_shape
 
-    def __call__(self, u: Float[Array, "b *event"], t: Float[Array, "b"]) -> Float[Array, "b *event"]:
-        """Return f*(u) or f_t(u)."""
+    def __call__(
+        self, u: Float[ArrayLike, "b *event"], t: Float[ArrayLike, "*#b"] | None = None
+    ) -> Float[Array, "b *event"]:
+        """Return f*(u), for which t may be left out, or f_t(u).
+
+        A marginal compiles its parts by itself. As a whole it is not compiled: only where it sees its numbers can it
+        compute again those that are not accurate enough.
+        """
+        u, t = arguments(self, u, t)
         return self.marginal.field(u) if self.blind else self.marginal.conditional_field(u, t)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax.errors import UserError
-from geonoise_jax.fields.base import Field
+from geonoise_jax.fields.base import Field, arguments, text
 from geonoise_jax.fields.network import NetworkField
 from geonoise_jax.process.process import Process, expand
 
@@ -23,7 +24,7 @@ from geonoise_jax.process.process import Process, expand
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=["field", "scale", "null_field"], meta_fields=["interval"]
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class GuidedField:
     """A class-conditional field, guided away from the one without classes.
 
@@ -56,6 +57,11 @@ class GuidedField:
         if isinstance(self.field, Field) and isinstance(self.null_field, Field):
             check_same_process("GuidedField", self.field, self.null_field)
 
+    def __repr__(self) -> str:
+        """Return what is guided and how much."""
+        fields = [type(each).__name__ for each in (self.field, self.null_field) if each is not None]
+        return text(self, *fields, scale=self.scale, interval=self.interval)
+
     @property
     def process(self) -> Process:
         """Schedule and target."""
@@ -79,25 +85,26 @@ class GuidedField:
         """
         return dataclasses.replace(self, field=_network(self.field).with_labels(labels))
 
-    def __call__(self, u: Float[Array, "b *event"], t: Float[Array, "b"]) -> Float[Array, "b *event"]:
-        """Return the guided prediction of the target."""
+    def __call__(
+        self, u: Float[ArrayLike, "b *event"], t: Float[ArrayLike, "*#b"] | None = None
+    ) -> Float[Array, "b *event"]:
+        """Return the guided prediction of the target; t may be left out if the field is blind."""
+        u, t = arguments(self, u, t)
         conditional, unconditional = self._both(u, t)
-        weight = jnp.broadcast_to(jnp.asarray(self.scale, u.dtype), t.shape)
-        if self.interval is not None:
+        weight = jnp.broadcast_to(jnp.asarray(self.scale, u.dtype), (len(u),))
+        if self.interval is not None and t is not None:
             low, high = self.interval
             weight = jnp.where((low <= t) & (t <= high), weight, 1.0)
         return conditional + expand(weight - 1.0, u) * (conditional - unconditional)
 
-    def _both(
-        self, u: Float[Array, "b *event"], t: Float[Array, "b"]
-    ) -> tuple[Float[Array, "b *event"], Float[Array, "b *event"]]:
+    def _both(self, u: Float[Array, "b *event"], t: Any) -> tuple[Float[Array, "b *event"], Float[Array, "b *event"]]:
         if self.null_field is not None:
             return self.field(u, t), self.null_field(u, t)
         network = _network(self.field)
         if network.null_label is None or network.labels is None:
             raise UserError("GuidedField: the network has no classes or no labels; give labels or a null_field")
         labels = jnp.concatenate([network.labels, jnp.full_like(network.labels, network.null_label)])
-        both = network.with_labels(labels)(jnp.concatenate([u, u]), jnp.concatenate([t, t]))
+        both = network.with_labels(labels)(jnp.concatenate([u, u]), None if t is None else jnp.concatenate([t, t]))
         return both[: len(u)], both[len(u) :]
 
 

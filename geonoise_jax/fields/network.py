@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax.errors import UserError
+from geonoise_jax.fields.base import arguments, compiled, text
 from geonoise_jax.fields.conversion import reread
 from geonoise_jax.fields.energy import ENERGIES
 from geonoise_jax.fields.preconditioning import Preconditioner
@@ -35,10 +37,11 @@ META_FIELDS = (
     "reads_as",
     "matmul_precision",
 )
+_SHOWN_IF_SET = ("noise_feature", "labels", "output", "preconditioner", "reads_as", "matmul_precision", "offset")
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params", "labels"], meta_fields=META_FIELDS)
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class NetworkField:
     """A Flax network with its parameters, as a Field.
 
@@ -90,6 +93,14 @@ class NetworkField:
                 raise UserError(f"{name}.{option} = {value}: must be None for a blind network, as it depends on t")
         _ = self.predicted  # refuses a target that is singular on the schedule
 
+    def __repr__(self) -> str:
+        """Return the network by its class and size, and what is set."""
+        count = sum(getattr(leaf, "size", 0) for leaf in jax.tree.leaves(self.params))
+        unset = {field.name: field.default for field in dataclasses.fields(self) if field.name in _SHOWN_IF_SET}
+        values = {name: getattr(self, name) for name in unset}
+        chosen = {name: value for name, value in values.items() if value is not unset[name]}
+        return text(self, type(self.module).__name__, f"{count:,} parameters", **chosen)
+
     @property
     def predicted(self) -> Process:
         """The process whose target the network predicts before it is converted to that of ``process``."""
@@ -104,15 +115,24 @@ class NetworkField:
         """Return the same field for a batch of these classes."""
         return dataclasses.replace(self, labels=labels)
 
-    def __call__(self, u: Float[Array, "b *event"], t: Float[Array, "b"]) -> Float[Array, "b *event"]:
-        """Return the network's prediction of the target."""
+    def __call__(
+        self, u: Float[ArrayLike, "b *event"], t: Float[ArrayLike, "*#b"] | None = None
+    ) -> Float[Array, "b *event"]:
+        """Return the network's prediction of the target; t may be left out if the network is blind."""
+        return self._predict(*arguments(self, u, t))
+
+    @compiled
+    def _predict(self, u: Float[Array, "b *event"], t: Float[Array, "b"] | None) -> Float[Array, "b *event"]:
         return self.apply(u, t)
 
-    def apply(self, u: Float[Array, "b *event"], t: Float[Array, "b"], **options: Any) -> Float[Array, "b *event"]:
+    def apply(
+        self, u: Float[Array, "b *event"], t: Float[Array, "b"] | None, **options: Any
+    ) -> Float[Array, "b *event"]:
         """Return the prediction, with options of the module's call such as ``train=True, rngs={"dropout": key}``."""
         r = self._direct(u, t, options) if self.output == "direct" else self._energy_grad(u, t, options)
-        return r if self.reads_as is None else reread(u, r, t, self.predicted, self.process)
+        return r if self.reads_as is None or t is None else reread(u, r, t, self.predicted, self.process)
 
+    @compiled
     def energy(
         self, u: Float[Array, "b *event"], t: Float[Array, "b"] | None = None, **options: Any
     ) -> Float[Array, "b"]:
@@ -137,14 +157,14 @@ class NetworkField:
         return self.preconditioner.potential(energy, self.predicted, u, t)
 
     def _direct(
-        self, u: Float[Array, "b *event"], t: Float[Array, "b"], options: dict[str, Any]
+        self, u: Float[Array, "b *event"], t: Float[Array, "b"] | None, options: dict[str, Any]
     ) -> Float[Array, "b *event"]:
-        if self.preconditioner is None:
+        if self.preconditioner is None or t is None:
             return self._network(u, t, options)
         return self.preconditioner.predict(lambda v: self._network(v, t, options), self.predicted, u, t)
 
     def _energy_grad(
-        self, u: Float[Array, "b *event"], t: Float[Array, "b"], options: dict[str, Any]
+        self, u: Float[Array, "b *event"], t: Float[Array, "b"] | None, options: dict[str, Any]
     ) -> Float[Array, "b *event"]:
         return jax.grad(lambda u: self.energy(u, t, **options).sum())(u)
 

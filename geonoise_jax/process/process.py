@@ -8,8 +8,8 @@ Derivation (numbers of "The Geometry of Noise", arXiv:2602.18428):
           mu = (da d - db c) / Delta,  nu = (a db - da b) / Delta
 (15)      lambda = (b / a) Delta                                          gain of the natural-gradient term
 (51, 52)  c / a                                                           scale of the drift term
-step      u_s = a_s x + b_s eps = kappa u_t + eta r_t,
-          kappa = (a_s d_t - b_s c_t) / Delta_t,  eta = (a_t b_s - a_s b_t) / Delta_t
+step      u_s = a_s x + b_s eps = kappa u_t + omega r_t,
+          kappa = (a_s d_t - b_s c_t) / Delta_t,  omega = (a_t b_s - a_s b_t) / Delta_t
 
 Nothing here is tabulated per pair of parameterizations: each conversion is this solve.
 """
@@ -56,7 +56,7 @@ def expand(coefficient: Float[Array, "*t"], like: Float[Array, "*t *event"]) -> 
     return coefficient.reshape(coefficient.shape + (1,) * (like.ndim - coefficient.ndim))
 
 
-@dataclasses.dataclass(frozen=True, init=False)
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
 class Process:
     """A schedule with a target, ``Process(schedule, target)``.
 
@@ -64,7 +64,8 @@ class Process:
 
     Attributes:
         schedule: the pair a(t), b(t).
-        parameterization: the Target, the pair c(t), d(t); :meth:`target` is its value for given x and eps.
+        parameterization: the target that it was made with, the pair c(t), d(t). The name ``target`` is that of a method,
+            the value of the target for given x and eps.
     """
 
     schedule: Schedule
@@ -86,6 +87,10 @@ class Process:
             raise UserError(f"Process({schedule}, {target}) is singular: {problem}")
         object.__setattr__(self, "schedule", schedule)
         object.__setattr__(self, "parameterization", target)
+
+    def __repr__(self) -> str:
+        """Return the call that makes the process."""
+        return f"Process({self.schedule!r}, {self.parameterization!r})"
 
     def coeffs(self, t: ArrayLike) -> Coeffs:
         """Return ``(a, b, da, db, c, d)`` at t."""
@@ -137,7 +142,7 @@ class Process:
         return k.c / k.a
 
     def step(self, s: ArrayLike, t: ArrayLike) -> tuple[Float[Array, "*t"], Float[Array, "*t"]]:
-        """Return ``(kappa, eta)`` of the step ``u_s = kappa u_t + eta r_t`` from t to s.
+        """Return ``(kappa, omega)`` of the step ``u_s = kappa u_t + omega r_t`` from t to s.
 
         Exact when x and eps are held constant over the step; it is DDIM for the noise target and flow matching's Euler
         step for the velocity of the Linear schedule.

@@ -2,17 +2,17 @@ r"""Samplers that step from one noise level to the next in closed form, whatever
 
 All stand on the one discrete step of ``Process.step``, u_s = a_s x + b_s eps with (x, eps) recovered from (u_t, f):
 
-(D1)  u_s = kappa u_t + eta f                                        DDIM (Song, Meng & Ermon 2021)
+(D1)  u_s = kappa u_t + omega f                                      DDIM (Song, Meng & Ermon 2021)
 (D2)  u_s = a_s x + b_s (sqrt(1 - w) eps + sqrt(w) z)                a part w of the noise that is left at s exchanged
                                                                      for fresh noise z; their equation 16 with
-      w = stochasticity^2 (1 - rho^2),                               sigma^2 = w b_s^2, for a general schedule
-      rho = (a_t b_s) / (a_s b_t) = exp(eta_s - eta_t) < 1
+      w = eta^2 (1 - rho^2),                                         sigma^2 = w b_s^2, for a general schedule; eta
+      rho = (a_t b_s) / (a_s b_t) < 1                                is their name of the stochasticity, in [0, 1]
 (D3)  u_s = (D1) + a_s (1 - rho) h / (2 h') (x_t - x_t')             DPM-Solver++(2M) (Lu et al. 2022), h = -log rho;
                                                                      the primes mark the step before
 (D4)  sigma^2 = b_t^2 - (a_t / a_s)^2 b_s^2 = b_t^2 (1 - rho^2)      DDPM's larger variance of z in (D2), for
-                                                                     stochasticity 1: that of the forward kernel, beta
+                                                                     eta = 1: that of the forward kernel, beta
 
-At stochasticity 1, (D2) draws from the Gaussian posterior of u_s given u_t and x: DDPM's ancestral sampling. However
+At eta = 1, (D2) draws from the Gaussian posterior of u_s given u_t and x: DDPM's ancestral sampling. However
 long the step, the noise that (D2) leaves is of the size that the observation has at s; that of (D4) is not.
 """
 
@@ -141,7 +141,7 @@ def kept_less(w: Float[Array, ""]) -> Float[Array, ""]:
 def ddim_step(
     field: Field, u: Float[Array, "b *event"], t: Float[Array, ""], s: Float[Array, ""]
 ) -> Float[Array, "b *event"]:
-    """Return ``kappa u + eta f``, equation (D1)."""
+    """Return ``kappa u + omega f``, equation (D1)."""
     return held_step(field.process, u, evaluate(field, u, t), t, s)
 
 
@@ -149,8 +149,8 @@ def held_step(
     process: Process, u: Float[Array, "b *event"], r: Float[Array, "b *event"], t: Float[Array, ""], s: Float[Array, ""]
 ) -> Float[Array, "b *event"]:
     """Return the observation at s of the x and eps that (u, r) stand for at t, equation (D1)."""
-    kappa, eta = process.step(s, t)
-    return kappa * u + eta * r
+    kappa, omega = process.step(s, t)
+    return kappa * u + omega * r
 
 
 def dpmpp_2m(
@@ -191,5 +191,5 @@ def dpmpp_2m(
 
 
 def log_snr_gap(schedule: Schedule, at: Interval) -> Float[Array, ""]:
-    """Return ``h = -log rho = eta(t) - eta(s) > 0``, half the gain in log-SNR over a step."""
+    """Return ``h = -log rho = log(b_t / a_t) - log(b_s / a_s) > 0``, half the gain in log-SNR over a step."""
     return schedule.eta(at.t) - schedule.eta(at.s)
