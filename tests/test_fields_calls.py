@@ -106,7 +106,7 @@ def test_a_network_is_compiled_once_for_all_parameters() -> None:
 def test_the_energy_of_a_network_is_compiled_too() -> None:
     field = network(True, output="dot")
     for _ in range(2):
-        np.testing.assert_allclose(field.energy(U), (U * U).sum(1), rtol=1e-5)
+        np.testing.assert_allclose(field.energy(jnp.asarray(U)), (U * U).sum(1), rtol=1e-5)
     assert field.module.batches == [4]
 
 

@@ -78,8 +78,8 @@ class SumField:
         self, u: Float[ArrayLike, "b *event"], t: Float[ArrayLike, "*#b"] | None = None
     ) -> Float[Array, "b *event"]:
         """Return the weighted sum of the predictions; t may be left out if all fields are blind."""
-        u, t = arguments(self, u, t)
-        return self._weighted([field(u, t) for field in self.fields])
+        at = arguments(self, u, t)
+        return self._weighted([field(*at) for field in self.fields])
 
     def with_labels(self, labels: Int[Array, "b"] | None) -> SumField:
         """Return the same sum, with these classes for every field that has classes.

@@ -84,7 +84,9 @@ class ConvertedField:
         self, u: Float[ArrayLike, "b *event"], t: Float[ArrayLike, "*#b"] | None = None
     ) -> Float[Array, "b *event"]:
         """Return the target of ``process`` predicted at (u, t)."""
-        u, t = arguments(self, u, t)
+        return self._converted(*arguments(self, u, t))
+
+    def _converted(self, u: Float[Array, "b *event"], t: Float[Array, "b"]) -> Float[Array, "b *event"]:
         source = self.field.process
         if source.schedule == self.process.schedule:
             return reread(u, self.field(u, t), t, source, self.process)

@@ -89,7 +89,9 @@ class GuidedField:
         self, u: Float[ArrayLike, "b *event"], t: Float[ArrayLike, "*#b"] | None = None
     ) -> Float[Array, "b *event"]:
         """Return the guided prediction of the target; t may be left out if the field is blind."""
-        u, t = arguments(self, u, t)
+        return self._guided(*arguments(self, u, t))
+
+    def _guided(self, u: Float[Array, "b *event"], t: Any) -> Float[Array, "b *event"]:
         conditional, unconditional = self._both(u, t)
         weight = jnp.broadcast_to(jnp.asarray(self.scale, u.dtype), (len(u),))
         if self.interval is not None and t is not None:

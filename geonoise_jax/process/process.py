@@ -64,8 +64,8 @@ class Process:
 
     Attributes:
         schedule: the pair a(t), b(t).
-        parameterization: the target that it was made with, the pair c(t), d(t). The name ``target`` is that of a method,
-            the value of the target for given x and eps.
+        parameterization: the target that it was made with, the pair c(t), d(t). ``target`` is the name of a method, the
+            value of the target for given x and eps.
     """
 
     schedule: Schedule
