@@ -68,5 +68,5 @@ class ExactField:
         A marginal compiles its parts by itself. As a whole it is not compiled: only where it sees its numbers can it
         compute again those that are not accurate enough.
         """
-        u, t = arguments(self, u, t)
-        return self.marginal.field(u) if self.blind else self.marginal.conditional_field(u, t)
+        at = arguments(self, u, t)
+        return self.marginal.field(at[0]) if self.blind else self.marginal.conditional_field(*at)
