@@ -100,7 +100,7 @@ def test_sampling_starts_from_given_data(workdir: Path, points: np.ndarray, tmp_
 
 BAD_START = [
     (["--num=3"], "num = 3: must be left out or 12, the number of data to start from (x)"),
-    (["--start-time=2"], "start_time = 2.0: must be in (0.001, 0.999]"),
+    (["--start-time=2"], "start_time = 2.0: must be a number in (0.001, 0.999]"),
 ]
 
 
@@ -135,10 +135,10 @@ def test_guidance_may_be_limited_to_noise_levels(workdir: Path, tmp_path: Path) 
 
 
 BAD_SAMPLE = [
-    ("--num=0", "num = 0: must be at least 1"),
-    ("--batch-size=0", "batch_size = 0: must be at least 1"),
-    ("--batch-size=-3", "batch_size = -3: must be at least 1"),
-    ("--num-steps=0", "num_steps = 0: must be at least 1"),
+    ("--num=0", "num = 0: must be an integer >= 1"),
+    ("--batch-size=0", "batch_size = 0: must be an integer >= 1"),
+    ("--batch-size=-3", "batch_size = -3: must be an integer >= 1"),
+    ("--num-steps=0", "num_steps = 0: must be an integer >= 1"),
     ("--sampler=rk4", f"sampler = 'rk4': must be one of {', '.join(SAMPLERS)}"),
     ("--sampler=", f"sampler = '': must be one of {', '.join(SAMPLERS)}"),
     ("--option=eta=0.5", "eta = 0.5: no option of the sampler 'heun'; it has none"),
@@ -146,8 +146,8 @@ BAD_SAMPLE = [
         "--sampler=eqm_descent",
         "field.blind = False: must be True, as an autonomous sampler has no noise level to give",
     ),
-    ("--start-time=2", "start_time = 2.0: must be in (0.001, 0.999]"),
-    ("--end-time=0.9999", "end_time = 0.9999: must be in [0.001, 0.999)"),
+    ("--start-time=2", "start_time = 2.0: must be a number in (0.001, 0.999]"),
+    ("--end-time=0.9999", "end_time = 0.9999: must be a number in [0.001, 0.999)"),
     ("--grid=karras", "grid = 'karras': must be one of uniform, rho, log_snr"),
     ("--label=2", "label = 2: must be in 0..1"),
     ("--label=-1", "label = -1: must be in 0..1"),

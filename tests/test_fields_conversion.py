@@ -70,7 +70,7 @@ def test_what_cannot_be_converted() -> None:
     with pytest.raises(ValueError, match=r"choose t_min >= 0.001996\d* and t_max <= 0.98765\d*"):
         ConvertedField(field, LINEAR)
     ConvertedField(field, Process(schedules.Linear(t_min=0.002, t_max=0.9876), targets.Velocity()))
-    with pytest.raises(ValueError, match="ConvertedField.field is a ExactField, which takes no labels"):
+    with pytest.raises(ValueError, match="ConvertedField.field = ExactField: must have classes"):
         ConvertedField(field, field.process).with_labels(jnp.zeros(1, jnp.int32))
 
 

@@ -48,9 +48,9 @@ def test_parameter_count_is_that_of_the_formula(conditional: bool, classes: int)
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"width": 1}, "width must be an integer >= 2, got 1"),
-        ({"depth": 0}, "depth must be an integer >= 1, got 0"),
-        ({"width": 2.5}, "width must be an integer >= 2, got 2.5"),
+        ({"width": 1}, "width = 1: must be an integer >= 2"),
+        ({"depth": 0}, "depth = 0: must be an integer >= 1"),
+        ({"width": 2.5}, "width = 2.5: must be an integer >= 2"),
     ],
 )
 def test_bad_fields_are_refused(fields: dict[str, Any], message: str) -> None:

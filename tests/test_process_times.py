@@ -106,7 +106,7 @@ BAD_LAWS: list[tuple[Callable[[], Any], str]] = [
     (lambda: LogNormal(-60.0, 0.1, 1.0, 2.0), "no probability is left on"),
     (lambda: LogitNormal(hi=1.5), "LogitNormal.hi = 1.5"),
     (lambda: Discrete(1, 2.5), "Discrete.hi = 2.5: must be an integer"),  # type: ignore[arg-type]
-    (lambda: Uniform(0.0, 1.0).sample(jax.random.key(0), 0), "num = 0: must be at least 1"),
+    (lambda: Uniform(0.0, 1.0).sample(jax.random.key(0), 0), "num = 0: must be an integer >= 1"),
 ]
 
 

@@ -107,7 +107,7 @@ def test_all_samplers_start_alike() -> None:
     field = gaussian(schedules.VPLinear(), targets.Noise())
     ends = [
         sample(field, jax.random.key(0), 4, name, 5, **options)
-        for name, options in (("ddim", {}), ("reverse_sde", {"noise": 0}))
+        for name, options in (("ddim", {}), ("reverse_sde", {"stochasticity": 0}))
     ]
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-5)
 
@@ -200,23 +200,23 @@ def test_autonomous_samplers_end_in_data_space() -> None:
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"sampler": "rk4"}, "sampler = 'rk4': must be one of euler, heun, ddim"),
     ({"grid": "karras"}, "grid = 'karras': must be one of uniform, rho, log_snr"),
-    ({"num": 0}, "num = 0: must be at least 1"),
+    ({"num": 0}, "num = 0: must be an integer >= 1"),
     ({"num_steps": 0}, "num_steps = 0"),
     ({"num_steps": 3.5}, "num_steps = 3.5"),
     ({"num": 4.0}, "num = 4.0"),
     ({"batch_size": 0}, "batch_size = 0"),
-    ({"labels": np.zeros(3, np.int32)}, r"len\(labels\) = 3: must be num = 4"),
-    ({"start_time": 2.0}, r"start_time = 2.0: must be in \(0.001, 0.999\]"),
+    ({"labels": np.zeros(3, np.int32)}, r"labels.shape = \[3\]: must be \[4\]"),
+    ({"start_time": 2.0}, r"start_time = 2.0: must be a number in \(0.001, 0.999\]"),
     ({"sampler": "dpmpp_2m", "lower_order_final": "no"}, "lower_order_final = 'no': must be True or False"),
     ({"sampler": "edm_churn", "s_noise": math.inf}, r"s_noise = inf: must be a number in \[0, inf\)"),
     ({"start_time": 0.3}, "start_time = 0.3: too early to start from noise alone"),
-    ({"start_time": -0.5}, "start_time = -0.5: must be in"),
-    ({"end_time": math.nan}, "end_time = nan: must be in"),
+    ({"start_time": -0.5}, "start_time = -0.5: must be a number in"),
+    ({"end_time": math.nan}, "end_time = nan: must be a number in"),
     ({"labels": np.zeros(4, np.int32)}, "labels: must be None for a GaussianField, which has no classes"),
     ({"eta": 0.5}, "eta = 0.5: no option of the sampler 'heun'; it has none"),
     (
         {"sampler": "reverse_sde", "eta": 0.5},
-        "no option of the sampler 'reverse_sde'; its options are noise, diffusion",
+        "no option of the sampler 'reverse_sde'; its options are stochasticity, diffusion",
     ),
     ({"sampler": "ddim", "eta": 1.5}, r"eta = 1.5: must be a number in \[0, 1\]"),
 ]

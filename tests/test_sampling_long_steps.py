@@ -23,7 +23,7 @@ LONG = 25
 # Samplers of a closed form, whose fresh noise has the size that is left at the end of the step.
 CLOSED: dict[str, tuple[Run, int]] = {
     "reverse_sde": (reverse_sde, 1),
-    "reverse_sde half": (functools.partial(reverse_sde, noise=0.5), 1),
+    "reverse_sde half": (functools.partial(reverse_sde, stochasticity=0.5), 1),
     "interpolant": (functools.partial(reverse_sde, diffusion="interpolant"), 1),
     "ddim half": (functools.partial(ddim, eta=0.5), 1),
     "predictor_corrector": (predictor_corrector, 2),

@@ -15,7 +15,8 @@ from geonoise_jax.evaluation import draw
 from geonoise_jax.fields import GuidedField
 from geonoise_jax.process import schedules, targets
 from geonoise_jax.sampling import SAMPLERS, denoise, energy_score, generate, sample
-from geonoise_jax.sampling.generation import check, plan
+from geonoise_jax.sampling.generation import check
+from geonoise_jax.sampling.planning import plan
 from geonoise_jax.systems import variants
 from tests.sampling_oracles import gaussian
 
@@ -67,13 +68,13 @@ def test_data_without_effect_are_refused() -> None:
 def test_data_that_are_no_floats_are_refused_with_their_range(values: Any) -> None:
     """Stored values of a data set are no values of model space."""
     field, data = gaussian(SCHEDULE, targets.Velocity()), values.reshape(2, -1)
-    message = f"has dtype {values.dtype}, {values.min()}..{values.max()}; must be floats, values of model space"
-    with pytest.raises(ValueError, match=f"x: {message}"):
+    message = f"dtype = {values.dtype}, {values.min()}..{values.max()}: must be floats, values of model space"
+    with pytest.raises(ValueError, match=f"x.{message}"):
         generate(field, jax.random.key(0), 2, num_steps=2, x=data)
     for inverse in (lambda u: denoise(field, u, 0.5), lambda u: energy_score(WithEnergy(), u)):
-        with pytest.raises(ValueError, match=f"u: {message}"):
+        with pytest.raises(ValueError, match=f"u.{message}"):
             inverse(data)
-    with pytest.raises(ValueError, match=f"u: has dtype {values.dtype}; must be floats"):
+    with pytest.raises(ValueError, match=f"u.dtype = {values.dtype}: must be floats"):
         jax.jit(lambda u: denoise(field, u, 0.5))(data)
 
 

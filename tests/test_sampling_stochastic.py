@@ -27,7 +27,7 @@ KEYS = jax.random.split(jax.random.key(1), 16)
 ORDERS: dict[str, tuple[Run, int]] = {
     "ancestral": (ancestral, 1),
     "reverse_sde": (reverse_sde, 1),
-    "reverse_sde half": (functools.partial(reverse_sde, noise=0.5), 1),
+    "reverse_sde half": (functools.partial(reverse_sde, stochasticity=0.5), 1),
     "interpolant": (functools.partial(reverse_sde, diffusion="interpolant"), 1),
     "predictor": (functools.partial(predictor_corrector, corrector_steps=0), 1),
     "reverse diffusion": (
@@ -154,14 +154,14 @@ def test_without_noise_they_are_ordinary_solvers(x64: None, table: jax.Array) ->
     schedule = schedules.VPLinear()
     field, u, times = gaussian(schedule, targets.Noise()), start(schedule), grids.log_snr(schedule, 10)
     np.testing.assert_allclose(ddim(field, u, times, KEYS, eta=1e-9), ddim(field, u, times), rtol=1e-7)
-    np.testing.assert_allclose(reverse_sde(field, u, times, KEYS, noise=0.0), ddim(field, u, times), rtol=1e-12)
-    np.testing.assert_allclose(reverse_sde(field, u, times, KEYS, noise=1e-9), ddim(field, u, times), rtol=1e-7)
+    np.testing.assert_allclose(reverse_sde(field, u, times, KEYS, stochasticity=0.0), ddim(field, u, times), rtol=1e-12)
+    np.testing.assert_allclose(reverse_sde(field, u, times, KEYS, stochasticity=1e-9), ddim(field, u, times), rtol=1e-7)
 
 
 @pytest.mark.parametrize("schedule", [schedules.VE(), schedules.Linear()], ids=["VE", "Linear"])
 def test_without_noise_the_reverse_sde_is_euler_where_the_scales_are_linear(schedule: Schedule, x64: None) -> None:
     field, u, times = gaussian(schedule, targets.Noise()), start(schedule), grids.rho(schedule, 10)
-    np.testing.assert_allclose(reverse_sde(field, u, times, KEYS, noise=0.0), euler(field, u, times), rtol=1e-9)
+    np.testing.assert_allclose(reverse_sde(field, u, times, KEYS, stochasticity=0.0), euler(field, u, times), rtol=1e-9)
 
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
@@ -332,7 +332,7 @@ BAD: list[tuple[Run, dict[str, Any], str]] = [
     (ddim, {"eta": 1.5}, r"eta = 1.5: must be a number in \[0, 1\]"),
     (ddim, {"eta": "1"}, "eta = '1': must be a number"),
     (edm_churn, {"s_churn": -1.0}, r"s_churn = -1.0: must be a number in \[0, inf\)"),
-    (reverse_sde, {"noise": math.nan}, "noise = nan"),
+    (reverse_sde, {"stochasticity": math.nan}, "stochasticity = nan"),
     (reverse_sde, {"diffusion": "vp"}, "diffusion = 'vp': must be one of reverse, interpolant"),
     (predictor_corrector, {"snr": 0.0}, r"snr = 0.0: must be a number in \(0, 1\]"),
     (predictor_corrector, {"corrector_steps": 1.5}, "corrector_steps = 1.5: must be an integer >= 0"),
@@ -347,8 +347,8 @@ BAD: list[tuple[Run, dict[str, Any], str]] = [
     (edm_churn, {"s_churn": 0, "s_tmin": 0.05}, "s_tmin = 0.05: has no effect with s_churn = 0"),
     (
         reverse_sde,
-        {"noise": 0.0, "diffusion": "interpolant"},
-        "diffusion = 'interpolant': has no effect with noise = 0",
+        {"stochasticity": 0.0, "diffusion": "interpolant"},
+        "diffusion = 'interpolant': has no effect with stochasticity = 0",
     ),
     (predictor_corrector, {"corrector_steps": 0, "snr": 0.3}, "snr = 0.3: has no effect with corrector_steps = 0"),
     (

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.checks import refused
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields.base import EnergyField, Field, arguments, text
 from geonoise_jax.fields.guidance import check_same_process
@@ -51,7 +52,7 @@ class SumField:
             for other in self.fields[1:]:
                 check_same_process("SumField", self.fields[0], other)
         if isinstance(self.weights, (tuple, jax.Array)) and _shape(self.weights) != (len(self.fields),):
-            raise UserError(f"SumField.weights: must be {len(self.fields)} numbers, one per field, got {self.weights}")
+            raise refused("SumField.weights", self.weights, f"{len(self.fields)} numbers, one per field")
 
     def __repr__(self) -> str:
         """Return the kinds of fields and their weights."""
@@ -88,7 +89,7 @@ class SumField:
             ValueError: if none has.
         """
         if not any(hasattr(field, "with_labels") for field in self.fields):
-            raise UserError("SumField.fields: none of them has classes, so that there can be no labels")
+            raise UserError("SumField.fields: one of them must have classes to take labels")
         labelled = tuple(field.with_labels(labels) if hasattr(field, "with_labels") else field for field in self.fields)
         return dataclasses.replace(self, fields=labelled)
 
@@ -100,7 +101,7 @@ class SumField:
         """
         energies = [field for field in self.fields if isinstance(field, EnergyField)]
         if len(energies) < len(self.fields):
-            raise UserError("SumField.fields: not all of them have an energy")
+            raise UserError("SumField.fields: all of them must have an energy")
         return self._weighted([field.energy(u, t) for field in energies])
 
     def _weighted(self, values: list[Float[Array, "b ..."]]) -> Float[Array, "b ..."]:

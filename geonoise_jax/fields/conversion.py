@@ -77,7 +77,7 @@ class ConvertedField:
             ValueError: if the converted field has no classes.
         """
         if not hasattr(self.field, "with_labels"):
-            raise UserError(f"ConvertedField.field is a {type(self.field).__name__}, which takes no labels")
+            raise UserError(f"ConvertedField.field = {type(self.field).__name__}: must have classes to take labels")
         return dataclasses.replace(self, field=self.field.with_labels(labels))
 
     def __call__(

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax import checks
+from geonoise_jax.checks import refused
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields.base import compiled
 from geonoise_jax.fields.energy import total
@@ -76,7 +78,7 @@ class DensityField(NetworkField):
         if self.reads_as != EnergyGradient():
             raise UserError(f"DensityField.reads_as = {self.reads_as}: must be {EnergyGradient()}")
         if self.blind:
-            raise UserError("DensityField.blind = True: a density at every noise level depends on t")
+            raise UserError("DensityField.blind = True: must be False, as a density at every noise level depends on t")
         super().__post_init__()
 
     @compiled
@@ -124,8 +126,7 @@ class DensityField(NetworkField):
         Raises:
             ValueError: if the signal at t_max is not negligible, num is not positive, or the field has labels.
         """
-        if num < 1:
-            raise UserError(f"num = {num}: must be at least 1")
+        checks.integer("num", num, low=1)
         self._refuse_labels()
         schedule = self.process.schedule
         check_start(schedule)
@@ -141,4 +142,4 @@ class DensityField(NetworkField):
 
     def _refuse_labels(self) -> None:
         if self.labels is not None:
-            raise UserError("labels are given: only the density of all classes together (labels=None) is normalised")
+            raise refused("labels", self.labels, "None, as only the density of all classes together is normalised")

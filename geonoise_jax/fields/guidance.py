@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax.checks import refused
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields.base import Field, arguments, text
 from geonoise_jax.fields.network import NetworkField
@@ -104,7 +105,7 @@ class GuidedField:
             return self.field(u, t), self.null_field(u, t)
         network = _network(self.field)
         if network.null_label is None or network.labels is None:
-            raise UserError("GuidedField: the network has no classes or no labels; give labels or a null_field")
+            raise refused("GuidedField.null_field", None, "a field, as the network has no classes or no labels")
         labels = jnp.concatenate([network.labels, jnp.full_like(network.labels, network.null_label)])
         both = network.with_labels(labels)(jnp.concatenate([u, u]), None if t is None else jnp.concatenate([t, t]))
         return both[: len(u)], both[len(u) :]
@@ -113,7 +114,7 @@ class GuidedField:
 def _check_interval(interval: tuple[float, ...]) -> None:
     pair = len(interval) == 2 and all(isinstance(each, (int, float)) for each in interval)
     if not (pair and interval[0] < interval[1]):
-        raise UserError(f"GuidedField.interval = {interval}: must be (lo, hi) with lo < hi")
+        raise refused("GuidedField.interval", interval, "(lo, hi) with lo < hi")
 
 
 def check_same_process(owner: str, first: Field, second: Field) -> None:
@@ -125,10 +126,10 @@ def check_same_process(owner: str, first: Field, second: Field) -> None:
     for name in ("process", "event_shape"):
         values = getattr(first, name), getattr(second, name)
         if values[0] != values[1]:
-            raise UserError(f"{owner}: the fields differ in {name}: {values[0]} and {values[1]}")
+            raise UserError(f"{owner}: the fields must not differ in {name}, {values[0]} and {values[1]}")
 
 
 def _network(field: Field) -> NetworkField:
     if not isinstance(field, NetworkField):
-        raise UserError(f"GuidedField.field is a {type(field).__name__}: labels need a NetworkField")
+        raise UserError(f"GuidedField.field = {type(field).__name__}: must be a NetworkField, the one with labels")
     return field

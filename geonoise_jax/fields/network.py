@@ -11,7 +11,8 @@ import jax
 from jaxtyping import Array, Float, Int, PyTree
 from jaxtyping import ArrayLike as ArrayLike
 
-from geonoise_jax.errors import UserError
+from geonoise_jax import checks
+from geonoise_jax.checks import refused
 from geonoise_jax.fields.base import arguments, compiled, text
 from geonoise_jax.fields.conversion import reread
 from geonoise_jax.fields.energy import ENERGIES
@@ -82,15 +83,13 @@ class NetworkField:
     def __post_init__(self) -> None:
         """Validate the read-out."""
         name = type(self).__name__
-        if self.output not in OUTPUTS:
-            raise UserError(f"{name}.output = {self.output!r}: must be one of {', '.join(OUTPUTS)}")
-        if self.matmul_precision not in (None, *MATMUL_PRECISIONS):
-            allowed = ", ".join(MATMUL_PRECISIONS)
-            raise UserError(f"{name}.matmul_precision = {self.matmul_precision!r}: must be one of {allowed}")
+        checks.choice(f"{name}.output", self.output, OUTPUTS)
+        if self.matmul_precision is not None:
+            checks.choice(f"{name}.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         for option in ("preconditioner", "reads_as"):
             value = getattr(self, option)
             if self.blind and value is not None:
-                raise UserError(f"{name}.{option} = {value}: must be None for a blind network, as it depends on t")
+                raise refused(f"{name}.{option}", value, "None for a blind network, as it depends on t")
         _ = self.predicted  # refuses a target that is singular on the schedule
 
     def __repr__(self) -> str:
@@ -147,7 +146,7 @@ class NetworkField:
             ValueError: if the output is not an energy, or t is left out of a conditional network.
         """
         if self.output == "direct":
-            raise UserError(f"output = 'direct': a field has an energy only if it is one of {', '.join(ENERGIES)}")
+            raise refused("output", self.output, f"one of {', '.join(ENERGIES)} for a field with an energy")
 
         def energy(v: Float[Array, "b *event"]) -> Float[Array, "b"]:
             return ENERGIES[self.output](v, self._network(v, t, options))
@@ -172,7 +171,7 @@ class NetworkField:
         self, u: Float[Array, "b *event"], t: Float[Array, "b"] | None, options: dict[str, Any]
     ) -> Float[Array, "b *event"]:
         if not self.blind and t is None:
-            raise UserError("t = None: a conditional network needs the noise levels, [b]")
+            raise refused("t", t, "the noise levels, [b], as the network is conditional")
         feature = None if self.blind or t is None else noise_feature(self.process.schedule, t, self.noise_feature)
         # The gradients of a product have the precision that it was traced with.
         chosen = self.matmul_precision
@@ -200,6 +199,5 @@ def noise_feature(schedule: Schedule, t: Float[Array, "b"], kind: str) -> Float[
     if kind == "time":
         return t / schedule.t_max
     scales = {"log_snr": 0.25, "smooth_log_snr": 0.25e-2, "c_noise": 0.25e-3}
-    if kind not in scales:
-        raise UserError(f"noise_feature = {kind!r}: must be one of {', '.join(NOISE_FEATURES)}")
+    checks.choice("noise_feature", kind, NOISE_FEATURES)
     return scales[kind] * schedule.eta(t)

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax import checks
 from geonoise_jax.fields.energy import total
-from geonoise_jax.process import checks
 from geonoise_jax.process.process import Process, expand
 
 
@@ -51,7 +51,7 @@ class Preconditioner:
 
     def __post_init__(self) -> None:
         """Validate sigma_data > 0."""
-        checks.real(self, "sigma_data", low=0.0, open_low=True)
+        checks.real_field(self, "sigma_data", low=0.0, open_low=True)
 
     def scales(self, process: Process, t: ArrayLike) -> Scales:
         """Return ``(c_in, c_skip, c_out)`` for the target of a process at t, elementwise."""

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from geonoise_jax.checks import refused
 from geonoise_jax.errors import UserError
 
 INPUT_SCALE = 1000.0
@@ -40,7 +41,7 @@ def sinusoidal_features(t: Float[Array, "b"], features: int = SINUSOID_FEATURES)
       ValueError: `features` is odd or smaller than 4.
     """
     if features % 2 or features < 4:
-        raise UserError(f"features must be even and at least 4, got {features}")
+        raise refused("features", features, "even and at least 4")
     exponents = jnp.linspace(0.0, -math.log(MAX_PERIOD), features // 2, dtype=t.dtype)
     phases = INPUT_SCALE * t[:, None] * jnp.exp(exponents)[None, :]
     return jnp.concatenate([jnp.cos(phases), jnp.sin(phases)], axis=-1)
@@ -118,20 +119,20 @@ class Conditioning(nn.Module):
 
 def _checked_time(t: Float[Array, "b"] | None, batch: int) -> Float[Array, "b"]:
     if t is None:
-        raise UserError("t is None, but a conditional network needs the noise feature t of shape [B]")
+        raise refused("t", t, f"one noise feature per sample, [{batch}], as the network is conditional")
     if jnp.shape(t) != (batch,):
-        raise UserError(f"t must have shape ({batch},), one noise feature per sample, got {jnp.shape(t)}")
+        raise UserError(f"t.shape = {list(jnp.shape(t))}: must be [{batch}], one noise feature per sample")
     return jnp.asarray(t)
 
 
 def _checked_labels(labels: Int[Array, "b"] | None, batch: int, num_classes: int) -> Int[Array, "b"] | None:
     if num_classes == 0:
         if labels is not None:
-            raise UserError("labels were given to a network with num_classes=0; pass None")
+            raise refused("labels", labels, "None, as the network has num_classes = 0")
         return None
     if labels is None:
         return jnp.full((batch,), num_classes, jnp.int32)
     labels = jnp.asarray(labels)
     if labels.shape != (batch,) or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise UserError(f"labels must be integers of shape ({batch},), got {labels.dtype} of shape {labels.shape}")
+        raise refused("labels", labels, f"integers [{batch}]")
     return labels

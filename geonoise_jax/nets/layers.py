@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from geonoise_jax.errors import UserError
+from geonoise_jax.checks import refused
 from geonoise_jax.nets.convolution import CONVOLUTIONS
 from geonoise_jax.nets.network import accumulation_dtype
 
@@ -196,7 +196,7 @@ class SelfAttention(nn.Module):
 def check_heads(num_heads: int, channels: int) -> None:
     """Refuse a number of heads that does not divide the channels with a ValueError."""
     if channels % num_heads:
-        raise UserError(f"num_heads={num_heads} must divide the channel count {channels} of every attended level")
+        raise refused("num_heads", num_heads, f"a divisor of the channels of every attended level, of which {channels}")
 
 
 def _attend(qkv: Float[Array, "b n 3*c"], heads: int) -> Float[Array, "b n c"]:

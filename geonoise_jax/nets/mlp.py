@@ -6,8 +6,9 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from geonoise_jax import checks
 from geonoise_jax.nets.layers import Modulation
-from geonoise_jax.nets.network import Network, accumulation_dtype, check_input, check_integer
+from geonoise_jax.nets.network import Network, accumulation_dtype, check_input
 
 
 class ResidualMLP(Network, kw_only=True):
@@ -28,8 +29,8 @@ class ResidualMLP(Network, kw_only=True):
     depth: int = 4
 
     def __post_init__(self) -> None:
-        check_integer("width", self.width, 2)
-        check_integer("depth", self.depth, 1)
+        checks.integer("width", self.width, low=2)
+        checks.integer("depth", self.depth, low=1)
         super().__post_init__()
 
     @nn.compact

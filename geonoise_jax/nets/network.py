@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from geonoise_jax import checks
+from geonoise_jax.checks import refused
 from geonoise_jax.errors import UserError
 from geonoise_jax.nets.conditioning import Conditioning
 
@@ -34,21 +36,15 @@ def resolve_dtype(dtype: str | np.dtype | type) -> np.dtype:
     except TypeError:
         resolved = None
     if resolved is None or resolved.name not in COMPUTE_DTYPES:
-        raise UserError(f"dtype must be one of {', '.join(COMPUTE_DTYPES)}, got {dtype!r}")
+        raise refused("dtype", dtype, f"one of {', '.join(COMPUTE_DTYPES)}")
     if resolved.name == "float64" and not jax.config.read("jax_enable_x64"):
-        raise UserError("dtype 'float64' needs jax_enable_x64")
+        raise refused("dtype", "float64", "float32 or bfloat16 without jax_enable_x64")
     return resolved
 
 
 def accumulation_dtype(dtype: str | np.dtype | type) -> np.dtype:
     """The dtype of statistics, softmax, embeddings and results: float32, or float64 if computing in that."""
     return jnp.dtype("float64" if resolve_dtype(dtype).name == "float64" else "float32")
-
-
-def check_integer(name: str, value: int, minimum: int) -> None:
-    """Refuse anything but an integer of at least `minimum` with a ValueError that names the field."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise UserError(f"{name} must be an integer >= {minimum}, got {value!r}")
 
 
 class Network(nn.Module):
@@ -71,12 +67,9 @@ class Network(nn.Module):
     dtype: str | np.dtype | type = "float32"
 
     def __post_init__(self) -> None:
-        # A string such as "False" would count as true.
-        if not isinstance(self.conditional, bool):
-            raise UserError(f"conditional must be True or False, got {self.conditional!r}")
-        check_integer("num_classes", self.num_classes, 0)
-        if not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"dropout must be in [0, 1), got {self.dropout!r}")
+        checks.truth("conditional", self.conditional)
+        checks.integer("num_classes", self.num_classes, low=0)
+        checks.real("dropout", self.dropout, low=0.0, high=1.0, open_high=True)
         resolve_dtype(self.dtype)
         super().__post_init__()
 
@@ -102,6 +95,6 @@ def check_input(u: Float[Array, "b *event"], layout: str, rank: int | None = Non
     """
     wrong_rank = u.ndim < 2 if rank is None else u.ndim != rank
     if wrong_rank or 0 in u.shape[1:]:
-        raise UserError(f"u must have shape {layout} with non-empty event axes, got shape {u.shape}")
+        raise UserError(f"u.shape = {list(u.shape)}: must be {layout}, without empty axes")
     if not jnp.issubdtype(u.dtype, jnp.floating):
-        raise UserError(f"u must be floating point, got dtype {u.dtype}")
+        raise UserError(f"u.dtype = {u.dtype}: must be floats")

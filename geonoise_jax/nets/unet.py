@@ -8,10 +8,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from geonoise_jax import checks
+from geonoise_jax.checks import refused
 from geonoise_jax.errors import UserError
 from geonoise_jax.nets.convolution import CONVOLUTIONS
 from geonoise_jax.nets.layers import Downsample, GroupNorm, ResBlock, SelfAttention, Upsample, check_heads, conv3x3
-from geonoise_jax.nets.network import Network, accumulation_dtype, check_input, check_integer
+from geonoise_jax.nets.network import Network, accumulation_dtype, check_input
 
 Images = Float[Array, "b h w c"]
 
@@ -58,13 +60,11 @@ class UNet(Network, kw_only=True):
         self.channel_multipliers = _checked_tuple("channel_multipliers", self.channel_multipliers)
         self.attention_resolutions = _checked_tuple("attention_resolutions", self.attention_resolutions)
         if not self.channel_multipliers:
-            raise UserError("channel_multipliers must name at least one level, got an empty sequence")
+            raise refused("channel_multipliers", (), "of at least one level")
         for name in ("base_channels", "blocks_per_level", "num_heads"):
-            check_integer(name, getattr(self, name), 1)
-        if not isinstance(self.middle_attention, bool):
-            raise UserError(f"middle_attention must be True or False, got {self.middle_attention!r}")
-        if self.convolution not in CONVOLUTIONS:
-            raise UserError(f"convolution must be one of {', '.join(CONVOLUTIONS)}, got {self.convolution!r}")
+            checks.integer(name, getattr(self, name), low=1)
+        checks.truth("middle_attention", self.middle_attention)
+        checks.choice("convolution", self.convolution, CONVOLUTIONS)
         if self.middle_attention or self.attention_resolutions:
             for multiplier in self.channel_multipliers:
                 check_heads(self.num_heads, self.base_channels * multiplier)
@@ -113,7 +113,7 @@ class UNet(Network, kw_only=True):
         """Zero-pad height and width to multiples of the factor; the margins are those at the top and left."""
         if min(u.shape[1:3]) < self.factor:
             raise UserError(
-                f"u of shape {u.shape}: height and width must be at least {self.factor} for "
+                f"u.shape = {list(u.shape)}: must have height and width of at least {self.factor} for "
                 f"{len(self.channel_multipliers)} levels; use fewer channel_multipliers"
             )
         (top, bottom), (left, right) = ((-n % self.factor // 2, (-n % self.factor + 1) // 2) for n in u.shape[1:3])
@@ -124,8 +124,8 @@ class UNet(Network, kw_only=True):
         missing = [r for r in self.attention_resolutions if r not in available]
         if missing:
             raise UserError(
-                f"attention_resolutions {missing} do not occur for images padded to {padded.shape[1]}x"
-                f"{padded.shape[2]}; the levels have {available}"
+                f"attention_resolutions = {missing}: must be among {available}, the levels of images padded to "
+                f"{padded.shape[1]}x{padded.shape[2]}"
             )
 
     def _block(self, name: str, level: int, x: Images, condition: Float[Array, "b e"] | None, train: bool) -> Images:
@@ -179,7 +179,7 @@ class UNet(Network, kw_only=True):
 
 def _checked_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise UserError(f"{name} must be a sequence of positive integers, got {values!r}")
+        raise refused(name, values, "a sequence of positive integers")
     for value in values:
-        check_integer(name, value, 1)
+        checks.integer(name, value, low=1)
     return tuple(values)

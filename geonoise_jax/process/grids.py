@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
+from geonoise_jax import checks
 from geonoise_jax.errors import UserError
 from geonoise_jax.process.schedules import Schedule
 
@@ -17,7 +17,7 @@ def uniform(schedule: Schedule, num_steps: int) -> Float[Array, "{num_steps}+1"]
     Raises:
         ValueError: if num_steps is not positive.
     """
-    _check_steps(num_steps)
+    checks.integer("num_steps", num_steps, low=1)
     return jnp.linspace(schedule.t_max, schedule.t_min, num_steps + 1)
 
 
@@ -27,9 +27,8 @@ def rho(schedule: Schedule, num_steps: int, *, exponent: float = 7.0) -> Float[A
     Raises:
         ValueError: if num_steps or the exponent is not positive.
     """
-    _check_steps(num_steps)
-    if not exponent > 0:
-        raise UserError(f"exponent = {exponent}: must be positive")
+    checks.integer("num_steps", num_steps, low=1)
+    checks.real("exponent", exponent, low=0.0, open_low=True)
     ends = schedule.t_max ** (1 / exponent), schedule.t_min ** (1 / exponent)
     return _pin(schedule, jnp.linspace(*ends, num_steps + 1) ** exponent)
 
@@ -40,7 +39,7 @@ def log_snr(schedule: Schedule, num_steps: int) -> Float[Array, "{num_steps}+1"]
     Raises:
         ValueError: if num_steps is not positive, or if the ratio is 0 or infinite at an end of the schedule.
     """
-    _check_steps(num_steps)
+    checks.integer("num_steps", num_steps, low=1)
     with jax.ensure_compile_time_eval():
         start, stop = schedule.eta(schedule.t_max), schedule.eta(schedule.t_min)
         finite = bool(jnp.isfinite(start) & jnp.isfinite(stop))
@@ -55,11 +54,6 @@ def log_snr(schedule: Schedule, num_steps: int) -> Float[Array, "{num_steps}+1"]
 def _pin(schedule: Schedule, times: Float[Array, "n"]) -> Float[Array, "n"]:
     """Make the ends exact: rounding must not place a node outside the range on which the process is defined."""
     return times.at[0].set(schedule.t_max).at[-1].set(schedule.t_min)
-
-
-def _check_steps(num_steps: int) -> None:
-    if not isinstance(num_steps, (int, np.integer)) or num_steps < 1:
-        raise UserError(f"num_steps = {num_steps}: must be at least 1")
 
 
 GRIDS = {"uniform": uniform, "rho": rho, "log_snr": log_snr}

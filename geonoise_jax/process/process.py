@@ -26,6 +26,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax import checks
+from geonoise_jax.checks import refused
 from geonoise_jax.errors import UserError
 from geonoise_jax.process.schedules import Schedule, as_time
 from geonoise_jax.process.targets import Target
@@ -79,9 +81,9 @@ class Process:
                 coefficients are infinite there.
         """
         if not isinstance(schedule, Schedule):
-            raise UserError(f"Process.schedule = {schedule!r}: must be a Schedule instance")
+            raise refused("Process.schedule", schedule, "a Schedule, such as Linear()")
         if not isinstance(target, Target):
-            raise UserError(f"Process.target = {target!r}: must be a Target instance")
+            raise refused("Process.target", target, "a Target, such as Velocity()")
         problem = _singularity(schedule, target)
         if problem:
             raise UserError(f"Process({schedule}, {target}) is singular: {problem}")
@@ -152,7 +154,12 @@ class Process:
         return (a_s * k.d - b_s * k.c) / k.det, (k.a * b_s - a_s * k.b) / k.det
 
     def start(
-        self, key: Key[Array, ""], shape: tuple[int, ...], x: Float[Array, "*shape"] | None = None
+        self,
+        key: Key[Array, ""],
+        shape: tuple[int, ...],
+        x: Float[Array, "*shape"] | None = None,
+        *,
+        noise: Float[Array, "*shape"] | None = None,
     ) -> Float[Array, "*shape"]:
         """Draw observations at t_max, where sampling starts: ``a x + b eps``.
 
@@ -160,18 +167,20 @@ class Process:
             key: PRNG key of the noise.
             shape: [B, *event].
             x: data to be noised, [B, *event]; may be left out where a(t_max) is negligible beside b(t_max).
+            noise: eps, [B, *event], in place of draws with the key.
 
         Raises:
-            ValueError: if x is left out although ``a / b > 0.1`` at t_max, or has another shape.
+            ValueError: if x is left out although ``a / b > 0.1`` at t_max, or x or the noise has another shape.
         """
         k = self.coeffs(jnp.asarray(self.schedule.t_max, jnp.result_type(float)))
-        noise = k.b * jax.random.normal(key, shape, k.b.dtype)
+        if noise is None:
+            noise = jax.random.normal(key, shape, k.b.dtype)
+        checks.shape("noise", noise, shape)
         if x is None:
             check_start(self.schedule)
-            return noise
-        if x.shape != shape:
-            raise UserError(f"x.shape = {x.shape}: must be the shape of the samples, {shape}")
-        return k.a * x + noise
+            return k.b * noise
+        checks.shape("x", x, shape)
+        return k.a * x + k.b * noise
 
 
 def check_start(schedule: Schedule) -> None:

@@ -21,8 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as ArrayLike
 
-from geonoise_jax.errors import UserError
-from geonoise_jax.process import checks
+from geonoise_jax import checks
 from geonoise_jax.process.betas import BETAS, log_signal
 
 _BISECTIONS = 80
@@ -63,9 +62,9 @@ class Schedule(abc.ABC):
     def __post_init__(self) -> None:
         """Validate the fields; every error names the field and what it may be."""
         low, high = self.TIME_RANGE
-        checks.real(self, "t_min", low=low, high=high)
-        checks.real(self, "t_max", low=low, high=high)
-        checks.ordered(self, "t_min", "t_max")
+        checks.real_field(self, "t_min", low=low, high=high)
+        checks.real_field(self, "t_max", low=low, high=high)
+        checks.ordered_fields(self, "t_min", "t_max")
 
     @abc.abstractmethod
     def scales(self, t: Float[Array, "*t"]) -> tuple[Float[Array, "*t"], Float[Array, "*t"]]:
@@ -138,9 +137,9 @@ class VPLinear(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.real(self, "beta_min", low=0.0, open_low=True)
-        checks.real(self, "beta_max", low=0.0, open_low=True)
-        checks.ordered(self, "beta_min", "beta_max")
+        checks.real_field(self, "beta_min", low=0.0, open_low=True)
+        checks.real_field(self, "beta_max", low=0.0, open_low=True)
+        checks.ordered_fields(self, "beta_min", "beta_max")
 
     def _log_a(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         return -t * (0.5 * self.beta_min + 0.25 * (self.beta_max - self.beta_min) * t)
@@ -182,7 +181,7 @@ class Cosine(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.real(self, "s", low=0.0, open_low=True)
+        checks.real_field(self, "s", low=0.0, open_low=True)
 
     @property
     def _rate(self) -> float:
@@ -298,7 +297,7 @@ class EDMScaled(_ScaledNoiseLevel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.real(self, "sigma_data", low=0.0, open_low=True)
+        checks.real_field(self, "sigma_data", low=0.0, open_low=True)
 
     @property
     def _scale(self) -> float:
@@ -339,17 +338,17 @@ class VPDiscrete(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.integer(self, "num_steps", low=2)
-        checks.real(self, "beta_min", low=0.0, open_low=True)
-        checks.real(self, "beta_max", low=0.0, open_low=True, high=0.999)
-        checks.ordered(self, "beta_min", "beta_max")
-        checks.real(self, "t_max", low=0.0, high=float(self.num_steps))
-        if self.betas not in BETAS:
-            raise UserError(f"{type(self).__name__}.betas = {self.betas!r}: must be one of {', '.join(BETAS)}")
-        for name in ("beta_min", "beta_max"):
-            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-            if self.betas != "linear" and value != default:
-                raise UserError(f"{type(self).__name__}.{name} = {value}: is for betas = 'linear' only")
+        checks.integer_field(self, "num_steps", low=2)
+        checks.real_field(self, "beta_min", low=0.0, open_low=True)
+        checks.real_field(self, "beta_max", low=0.0, open_low=True, high=0.999)
+        checks.ordered_fields(self, "beta_min", "beta_max")
+        checks.real_field(self, "t_max", low=0.0, high=float(self.num_steps))
+        name = type(self).__name__
+        checks.choice(f"{name}.betas", self.betas, BETAS)
+        if self.betas != "linear":
+            fields = {each.name: each.default for each in dataclasses.fields(self) if each.name.startswith("beta_")}
+            unused = {f"{name}.{field}": (getattr(self, field), default) for field, default in fields.items()}
+            checks.without_effect(f"betas = {self.betas!r}", unused)
 
     def _log_a(self, t: Float[Array, "*t"]) -> tuple[Float[Array, "*t"], Float[Array, "*t"]]:
         table = log_signal(self.betas, self.num_steps, self.beta_min, self.beta_max)

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as ArrayLike
 
-from geonoise_jax.errors import UserError
-from geonoise_jax.process import checks
+from geonoise_jax import checks
 from geonoise_jax.process.schedules import ScheduleCoeffs, as_time
 
 TargetCoeffs = tuple[Float[Array, "*t"], Float[Array, "*t"]]
@@ -96,11 +95,10 @@ class Equilibrium(Target):
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        if self.decay not in ("linear", "truncated"):
-            raise UserError(f"Equilibrium.decay = {self.decay!r}: must be 'linear' or 'truncated'")
-        checks.real(self, "plateau", low=0.0, open_low=True)
+        checks.choice("Equilibrium.decay", self.decay, ("linear", "truncated"))
+        checks.real_field(self, "plateau", low=0.0, open_low=True)
         if self.multiplier is not None:
-            checks.real(self, "multiplier", low=0.0, open_low=True)
+            checks.real_field(self, "multiplier", low=0.0, open_low=True)
 
     @property
     def kinks(self) -> tuple[float, ...]:
@@ -130,7 +128,7 @@ class EDMNetwork(Target):
 
     def __post_init__(self) -> None:
         """Validate sigma_data > 0."""
-        checks.real(self, "sigma_data", low=0.0, open_low=True)
+        checks.real_field(self, "sigma_data", low=0.0, open_low=True)
 
     def coeffs(self, schedule_coeffs: ScheduleCoeffs, t: ArrayLike) -> TargetCoeffs:  # noqa: ARG002
         a, b, _, _ = schedule_coeffs
@@ -149,7 +147,7 @@ class UEDM(Target):
 
     def __post_init__(self) -> None:
         """Validate sigma_data > 0."""
-        checks.real(self, "sigma_data", low=0.0, open_low=True)
+        checks.real_field(self, "sigma_data", low=0.0, open_low=True)
 
     def coeffs(self, schedule_coeffs: ScheduleCoeffs, t: ArrayLike) -> TargetCoeffs:  # noqa: ARG002
         a, b, _, _ = schedule_coeffs

@@ -16,8 +16,8 @@ from jax.scipy.special import logit, ndtri
 from jaxtyping import Array, Float, Key
 from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax import checks
 from geonoise_jax.errors import UserError
-from geonoise_jax.process import checks
 from geonoise_jax.process.schedules import as_time
 
 
@@ -29,9 +29,9 @@ class TimeLaw(abc.ABC):
 
     def __post_init__(self) -> None:
         """Validate lo < hi."""
-        checks.real(self, "lo")
-        checks.real(self, "hi")
-        checks.ordered(self, "lo", "hi")
+        checks.real_field(self, "lo")
+        checks.real_field(self, "hi")
+        checks.ordered_fields(self, "lo", "hi")
 
     @abc.abstractmethod
     def _log_density_inside(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
@@ -67,8 +67,7 @@ class TimeLaw(abc.ABC):
         Raises:
             ValueError: if num is not positive.
         """
-        if num < 1:
-            raise UserError(f"num = {num}: must be at least 1")
+        checks.integer("num", num, low=1)
         p = jax.random.uniform(key, (num,))
         if stratified:
             p = (jnp.arange(num, dtype=p.dtype) + p) / num
@@ -99,7 +98,7 @@ class LogUniform(TimeLaw):
     def __post_init__(self) -> None:
         """Validate 0 < lo < hi."""
         super().__post_init__()
-        checks.real(self, "lo", low=0.0, open_low=True)
+        checks.real_field(self, "lo", low=0.0, open_low=True)
 
     def _log_density_inside(self, t: Float[Array, "*t"]) -> Float[Array, "*t"]:
         return -jnp.log(t) - math.log(math.log(self.hi / self.lo))
@@ -117,9 +116,9 @@ class Discrete(TimeLaw):
 
     def __post_init__(self) -> None:
         """Validate integers lo < hi."""
-        checks.integer(self, "lo", low=0)
-        checks.integer(self, "hi", low=0)
-        checks.ordered(self, "lo", "hi")
+        checks.integer_field(self, "lo", low=0)
+        checks.integer_field(self, "hi", low=0)
+        checks.ordered_fields(self, "lo", "hi")
 
     @property
     def count(self) -> int:
@@ -142,8 +141,8 @@ class _TransformedNormal(TimeLaw):
     def __post_init__(self) -> None:
         """Validate the range, the Gaussian, and that the range holds some of its probability."""
         super().__post_init__()
-        checks.real(self, "mean")
-        checks.real(self, "std", low=0.0, open_low=True)
+        checks.real_field(self, "mean")
+        checks.real_field(self, "std", low=0.0, open_low=True)
         if self._probability <= 0.0:
             name = type(self).__name__
             raise UserError(
@@ -189,7 +188,7 @@ class LogNormal(_TransformedNormal):
 
     def __post_init__(self) -> None:
         """Validate 0 <= lo < hi and std > 0."""
-        checks.real(self, "lo", low=0.0)
+        checks.real_field(self, "lo", low=0.0)
         super().__post_init__()
 
     def _to_normal(self, t: float) -> float:
@@ -215,8 +214,8 @@ class LogitNormal(_TransformedNormal):
 
     def __post_init__(self) -> None:
         """Validate 0 <= lo < hi <= 1 and std > 0."""
-        checks.real(self, "lo", low=0.0, high=1.0)
-        checks.real(self, "hi", low=0.0, high=1.0)
+        checks.real_field(self, "lo", low=0.0, high=1.0)
+        checks.real_field(self, "hi", low=0.0, high=1.0)
         super().__post_init__()
 
     def _to_normal(self, t: float) -> float:

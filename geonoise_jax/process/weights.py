@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as ArrayLike
 
-from geonoise_jax.process import checks
+from geonoise_jax import checks
 from geonoise_jax.process.schedules import Schedule, as_time
 from geonoise_jax.process.targets import Target
 
@@ -49,7 +49,7 @@ class NoisePower(LossWeight):
 
     def __post_init__(self) -> None:
         """Validate a finite exponent."""
-        checks.real(self, "exponent")
+        checks.real_field(self, "exponent")
 
     def __call__(self, t: ArrayLike) -> Float[Array, "*t"]:
         return self.schedule.scales(as_time(t))[1] ** self.exponent
@@ -63,7 +63,7 @@ class EDM(LossWeight):
 
     def __post_init__(self) -> None:
         """Validate sigma_data > 0."""
-        checks.real(self, "sigma_data", low=0.0, open_low=True)
+        checks.real_field(self, "sigma_data", low=0.0, open_low=True)
 
     def __call__(self, t: ArrayLike) -> Float[Array, "*t"]:
         return jnp.exp(-2.0 * self.schedule.eta(t)) + self.sigma_data**-2
@@ -87,7 +87,7 @@ class Preconditioned(LossWeight):
 
     def __post_init__(self) -> None:
         """Validate sigma_data > 0."""
-        checks.real(self, "sigma_data", low=0.0, open_low=True)
+        checks.real_field(self, "sigma_data", low=0.0, open_low=True)
 
     def __call__(self, t: ArrayLike) -> Float[Array, "*t"]:
         coeffs = self.schedule.coeffs(t)

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from geonoise_jax import checks
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
-from geonoise_jax.sampling import checks
 from geonoise_jax.sampling.outcome import Outcome
 
 # Of Tsit5: six new stages a step, the last of which serves the next step; one for the very first stage and two for
@@ -84,8 +84,8 @@ def _solve(
     atol: float,
     max_steps: int,
 ) -> Outcome:
-    checks.real("rtol", rtol, open_low=True)
-    checks.real("atol", atol, open_low=True)
+    checks.real("rtol", rtol, low=0.0, open_low=True)
+    checks.real("atol", atol, low=0.0, open_low=True)
     checks.integer("max_steps", max_steps, low=1)
     diffrax = _diffrax()
     solver, times = method(diffrax), times.astype(u.dtype)

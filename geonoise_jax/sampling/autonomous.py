@@ -33,10 +33,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from geonoise_jax import checks
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import Process, expand
-from geonoise_jax.sampling import checks
 from geonoise_jax.sampling.blind import check_blind, evaluate_blind, running
 from geonoise_jax.sampling.outcome import Outcome
 from geonoise_jax.sampling.readout import level_of_products, tells_level
@@ -143,9 +143,9 @@ def _descend(
     momentum: float,
     accumulate: bool,
 ) -> Outcome:
-    checks.real("step_size", step_size, open_low=True)
-    checks.fraction("momentum", momentum)
-    checks.real("tolerance", tolerance)
+    checks.real("step_size", step_size, low=0.0, open_low=True)
+    checks.real("momentum", momentum, low=0.0, high=1.0, open_high=True)
+    checks.real("tolerance", tolerance, low=0.0)
     checks.integer("max_steps", max_steps, low=1)
     check_descent(field)
 

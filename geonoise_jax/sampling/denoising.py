@@ -30,12 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from geonoise_jax import checks
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import expand
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.process.targets import Signal
-from geonoise_jax.sampling import checks
 from geonoise_jax.sampling.blind import check_blind, evaluate_blind, root_mean_square, running
 from geonoise_jax.sampling.outcome import Outcome
 from geonoise_jax.sampling.stepping import fresh_noise
@@ -75,12 +75,12 @@ def bddm(
         ValueError: if the field needs t or is no denoiser of X = x + sigma eps, or an option is out of its range.
     """
     check_denoiser(field)
-    checks.real("step_size", step_size, open_low=True)
-    checks.fraction("alpha", alpha)
+    checks.real("step_size", step_size, low=0.0, open_low=True)
+    checks.real("alpha", alpha, low=0.0, high=1.0, open_high=True)
     checks.integer("max_steps", max_steps, low=1)
     if sigma_end is None:
         sigma_end = _last_level(field.process.schedule)
-    checks.real("sigma_end", sigma_end, open_low=True)
+    checks.real("sigma_end", sigma_end, low=0.0, open_low=True)
     shrink, spread = math.exp(-step_size), math.sqrt(-alpha * math.expm1(-2.0 * step_size))
 
     def body(state: _Diffusion) -> _Diffusion:

@@ -23,11 +23,12 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from geonoise_jax import checks
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Schedule
-from geonoise_jax.sampling import checks, stepping
+from geonoise_jax.sampling import stepping
 from geonoise_jax.sampling.stepping import Interval, evaluate, march
 
 VARIANCES = ("fixed_small", "fixed_large")
@@ -62,9 +63,9 @@ def ddim(
     Raises:
         ValueError: if eta lies outside [0, 1], or is positive without keys, or clip is not positive.
     """
-    checks.real("eta", eta, high=1.0)
+    checks.real("eta", eta, low=0.0, high=1.0)
     if eta == 0.0 and clip == math.inf:
-        return march(lambda u, at: ddim_step(field, u, at.t, at.s), u, times.astype(u.dtype))[0]
+        return march(lambda u, at: ddim_step(field, u, at.t, at.s), u, times.astype(u.dtype))
     return _exchanging(field, u, times, keys, eta=eta, clip=clip)
 
 
@@ -110,7 +111,7 @@ def _exchanging(
     large: bool = False,
 ) -> Float[Array, "b *event"]:
     """March by (D2), or with the variance (D4) if ``large``, from estimates of x that are clipped."""
-    checks.real("clip", clip, open_low=True, infinite=True)
+    checks.real("clip", clip, low=0.0, open_low=True, infinite=True)
     if eta > 0.0 and keys is None:
         raise UserError(f"keys = None: must be given with eta = {eta}")
     process = field.process
@@ -130,7 +131,7 @@ def _exchanging(
         z = stepping.fresh_noise(keys, at.number, u)
         return moved + b_s * kept_less(w) * eps + (b if large else b_s) * jnp.sqrt(w) * z
 
-    return march(step, u, times.astype(u.dtype))[0]
+    return march(step, u, times.astype(u.dtype))
 
 
 def kept_less(w: Float[Array, ""]) -> Float[Array, ""]:
@@ -187,7 +188,7 @@ def dpmpp_2m(
         correction = -a_s * jnp.expm1(-h) * slope * (x - x_before)
         return held_step(process, u, r, at.t, at.s) + correction, x, h
 
-    return march(step, state, times.astype(u.dtype))[0][0]
+    return march(step, state, times.astype(u.dtype))[0]
 
 
 def log_snr_gap(schedule: Schedule, at: Interval) -> Float[Array, ""]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
+import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,24 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import ArrayLike as ArrayLike
 
+from geonoise_jax import checks
 from geonoise_jax.errors import UserError
 from geonoise_jax.exact.delivery import listening
 from geonoise_jax.fields import Field
-from geonoise_jax.process.grids import GRIDS
 from geonoise_jax.process.keys import root_key, threefry
-from geonoise_jax.process.process import Process, check_start
+from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Schedule
-from geonoise_jax.sampling import checks
-from geonoise_jax.sampling.samplers import Sampler, find
+from geonoise_jax.sampling import given
+from geonoise_jax.sampling.planning import Plan, Request, check_begin, planned
+from geonoise_jax.sampling.samplers import Sampler
+from geonoise_jax.sampling.stepping import recording
 
 _LOG = logging.getLogger(__name__)
 # What a sampler's own noise is drawn from: the key of the sample with this number folded in. The key itself draws the
 # start, so that all samplers start alike.
 _SAMPLER_NOISE = 0x5A4D
-# Steps and grid of a sampler that takes the steps of a grid, where they are not given.
-NUM_STEPS = 100
-GRID = "uniform"
 # Samplers that go on until they are done, unless max_steps comes first; EqM descent by default spends all its steps.
 _STOPPING = ("bddm",)
 
@@ -42,10 +43,15 @@ class Samples(NamedTuple):
     Attributes:
         x: samples in data space.
         statistics: what the sampler measured of each sample, such as ``evaluations`` of the field.
+        times: the times of the trajectory, if one was asked for.
+        trajectory: the observations ``u = a x + b eps`` at these times, the start included, of which the last led to
+            ``x``.
     """
 
     x: Float[np.ndarray, "num *event"]
     statistics: dict[str, Float[np.ndarray, "num ..."]]
+    times: Float[np.ndarray, "times"] | None = None
+    trajectory: Float[np.ndarray, "times num *event"] | None = None
 
 
 def sample(
@@ -55,9 +61,13 @@ def sample(
     sampler: str = "heun",
     num_steps: int | None = None,
     **options: Any,
-) -> Float[np.ndarray, "num *event"]:
-    """Draw samples of the data from a field: the ``x`` of :func:`generate`, which documents the arguments."""
-    return generate(field, key, num, sampler, num_steps, **options).x
+) -> Float[np.ndarray, "*times num *event"]:
+    """Draw samples of the data from a field: the ``x`` of :func:`generate`, which documents the arguments.
+
+    With ``trajectory=True`` its trajectory instead, the observations at all times, [times, num, *event].
+    """
+    samples = generate(field, key, num, sampler, num_steps, **options)
+    return samples.x if samples.trajectory is None else samples.trajectory
 
 
 def generate(
@@ -68,10 +78,13 @@ def generate(
     num_steps: int | None = None,
     *,
     grid: str | None = None,
+    times: Float[ArrayLike, "times"] | None = None,
     denoise: bool = False,
     x: Float[np.ndarray | Array, "num *event"] | None = None,
+    noise: Float[np.ndarray | Array, "num *event"] | None = None,
     start_time: float | None = None,
     end_time: float | None = None,
+    trajectory: bool = False,
     labels: Int[np.ndarray | Array, "num"] | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
@@ -91,12 +104,18 @@ def generate(
         num_steps: number of steps of the grid; 100 by default. Adaptive and autonomous samplers take none.
         grid: ``"uniform"`` in t, the default, ``"rho"`` (EDM) or ``"log_snr"``. Adaptive and autonomous samplers take
             none.
+        times: a grid of one's own in place of these two and of start and end: decreasing times of the schedule.
         denoise: replace the observation at t_min by the estimate of x at one more field evaluation; otherwise it is
             divided by a(t_min) and keeps noise of scale b(t_min) / a(t_min).
         x: data to start from, floats in model space, noised to the start; needed where a is not negligible there,
             refused where it is 0.
+        noise: eps of the start, standard normal, in place of that of the key. What a stochastic sampler draws on its
+            way is still the key's.
         start_time: time at which to start, if not t_max: less noise keeps more of x.
         end_time: time at which to end, if not t_min. Autonomous samplers take none.
+        trajectory: keep the observations at all times too. They take as many times the memory of the samples as there
+            are times: on the devices that of one batch, on the host that of all samples. Adaptive and autonomous
+            samplers, which go along no grid, have none.
         labels: class of each sample, for a class-conditional network.
         batch_size: samples computed at once; all by default. It is rounded up to a multiple of the devices, and a last
             partial batch is padded, so that there is one compile.
@@ -111,30 +130,55 @@ def generate(
 
     Raises:
         ValueError: on an unknown sampler, grid or option, a size that is not positive, a value out of its range, an
-            argument without effect, ``x`` that are no floats, or ``x`` or ``labels`` of the wrong length.
+            argument without effect, something that is no field or no key, ``x``, ``noise`` or ``labels`` of another
+            type or shape, or a trajectory beyond the memory of this machine.
     """
-    fixed = _fixed(field, sampler, num_steps, grid, denoise, start_time, end_time, options)
+    given.field(field)
+    given.key(key)
+    request = Request(sampler, num_steps, grid, times, denoise, start_time, end_time, trajectory, options)
+    chosen = planned(field, request)
     batch_size = _check_sizes(num, num if batch_size is None else batch_size, mesh)
-    for name, value in (("x", x), ("labels", labels)):
-        if value is not None and len(value) != num:
-            raise UserError(f"len({name}) = {len(value)}: must be num = {num}")
-    if x is not None:
-        checks.model_space("x", x)
-    _check_start(fixed["within"], start_time, x is not None)
-    run = functools.partial(_sample_batch, **fixed)
+    for name, events in (("x", x), ("noise", noise)):
+        if events is not None:
+            given.model_space(name, events, (num, *field.event_shape))
+    if labels is not None:
+        given.labels("labels", labels, num)
+    check_begin(chosen.within, request, x is not None)
+    path = _empty_path(chosen, num, field.event_shape) if trajectory else None
     batches, missed = [], []
     # Threefry from here on: the draws of other kinds of keys depend on the batch that a key is in.
-    for start, size, (keys, *data) in _batches(threefry(key), num, batch_size, mesh, x, labels):
+    for start, size, (keys, *data) in _batches(threefry(key), num, batch_size, mesh, x, noise, labels):
         with _errors_of(len(keys)) as error:
-            batches.append(jax.tree.map(lambda rows, size=size: np.asarray(rows)[:size], run(field, keys, *data)))
+            *ends, states = _sample_batch(field, keys, *data, times=chosen.times, **chosen.static)
+            batches.append(jax.tree.map(lambda rows, size=size: np.asarray(rows)[:size], ends))
+        if path is not None:
+            path[:, start : start + size] = np.asarray(states)[:, :size]
         missed.append(error[:size])
         if on_batch is not None:
             on_batch(start + size, num)
     samples = Samples(*jax.tree.map(lambda *parts: np.concatenate(parts), *batches))
+    if path is not None:
+        samples = samples._replace(times=np.asarray(chosen.times), trajectory=path)
     if any(error.any() for error in missed):
         samples.statistics["exact_error"] = np.concatenate(missed)
     _warn_of_failures(sampler, samples)
     return samples
+
+
+def _empty_path(chosen: Plan, num: int, event_shape: tuple[int, ...]) -> Float[np.ndarray, "times {num} *event"]:
+    """Return room for a trajectory on the host.
+
+    Raises:
+        ValueError: if this machine has not that much memory.
+    """
+    shape, dtype = (len(chosen.times), num, *event_shape), np.dtype(chosen.times.dtype)
+    size, memory = math.prod(shape) * dtype.itemsize, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise UserError(
+            f"trajectory = True: {len(chosen.times)} states of {num} samples would take {size / 2**30:.1f} GiB of the "
+            f"{memory / 2**30:.1f} GiB of this machine; ask for fewer samples or times"
+        )
+    return np.empty(shape, dtype)
 
 
 @contextlib.contextmanager
@@ -148,30 +192,6 @@ def _errors_of(num: int) -> Iterator[Float[np.ndarray, "{num}"]]:
 
     with listening(hear):
         yield worst
-
-
-def plan(
-    schedule: Schedule, sampler: str, num_steps: int | None = None, grid: str | None = None, **options: Any
-) -> tuple[Sampler, Float[Array, "times"]]:
-    """Return the sampler and the times that these options mean for a schedule; only the ends for one without a grid.
-
-    Raises:
-        ValueError: on an unknown sampler, grid or option, a number of steps that is not positive, or a grid or a number
-            of steps for a sampler that takes none.
-    """
-    chosen = find(sampler, options)
-    if not chosen.gridded:
-        _refuse_given(f"{sampler}, which takes no grid", num_steps=num_steps, grid=grid)
-        return chosen, GRIDS[GRID](schedule, 1)
-    grid = GRID if grid is None else grid
-    if grid not in GRIDS:
-        raise UserError(f"grid = {grid!r}: must be one of {', '.join(GRIDS)}")
-    return chosen, GRIDS[grid](schedule, NUM_STEPS if num_steps is None else num_steps)
-
-
-def _refuse_given(why: str, **unused: Any) -> None:
-    """Refuse what is given (not None) although it has no effect."""
-    checks.without_effect(why, {name: (value, None) for name, value in unused.items()})
 
 
 def check(
@@ -199,82 +219,18 @@ def check(
     Raises:
         ValueError: as :func:`generate`.
     """
-    fixed = _fixed(field, sampler, num_steps, grid, denoise, start_time, end_time, options)
+    request = Request(
+        sampler, num_steps, grid, denoise=denoise, start_time=start_time, end_time=end_time, options=options
+    )
+    chosen = planned(field, request)
     if x is not None:
-        _check_start(fixed["within"], start_time, x)
+        check_begin(chosen.within, request, x)
     _check_sizes(1, 1 if batch_size is None else batch_size, None)
     keys = jax.eval_shape(lambda: jax.random.split(root_key(0), 2))
     data = jax.ShapeDtypeStruct((2, *field.event_shape), jnp.result_type(float)) if x is not False else None
     classes = jax.ShapeDtypeStruct((2,), jnp.int32) if labels else None
-    jax.eval_shape(functools.partial(_sample_batch, **fixed), field, keys, data, classes)
-
-
-def _fixed(
-    field: Field,
-    sampler: str,
-    num_steps: int | None,
-    grid: str | None,
-    denoise: bool,
-    start_time: float | None,
-    end_time: float | None,
-    options: dict[str, Any],
-) -> dict[str, Any]:
-    """Return what is the same for every batch."""
-    within = sampled_range(field.process.schedule, start_time, end_time)
-    chosen, times = plan(within, sampler, num_steps, grid, **options)
-    if denoise and not chosen.timed:
-        raise UserError(f"denoise = {denoise}: must be False with {sampler}, which already ends at an estimate of x")
-    if not chosen.timed:
-        _refuse_given(f"{sampler}, which ends where it has converged", end_time=end_time)
-    _check_interval(field, within)
-    return {
-        "times": times,
-        "within": within,
-        "sampler": chosen,
-        "options": tuple(sorted(options.items())),
-        "denoise": denoise,
-    }
-
-
-def _check_interval(field: Field, within: Schedule) -> None:
-    """Refuse guidance on an interval of noise levels of which none is sampled."""
-    interval = getattr(field, "interval", None)
-    if interval is not None and not (interval[0] <= within.t_max and within.t_min <= interval[1]):
-        raise UserError(
-            f"guidance interval = {interval}: has no effect, as sampling goes from t = {within.t_max:g} to "
-            f"{within.t_min:g}; leave the guidance out"
-        )
-
-
-def _check_start(within: Schedule, start_time: float | None, from_data: bool) -> None:
-    """Refuse to start from pure noise where it is not, saying which time is to blame, and from data where they are."""
-    if from_data:
-        with jax.ensure_compile_time_eval():
-            kept = float(within.scales(jnp.asarray(within.t_max, jnp.result_type(float)))[0])
-        if kept == 0.0:
-            raise UserError(f"x: has no effect with a start at t = {within.t_max:g}, where a = 0; leave it out")
-        return
-    try:
-        check_start(within)
-    except ValueError as error:
-        if start_time is None:
-            raise
-        raise UserError(f"start_time = {start_time:g}: too early to start from noise alone ({error})") from error
-
-
-def sampled_range(schedule: Schedule, start_time: float | None, end_time: float | None) -> Schedule:
-    """Return the part of a schedule that sampling from ``start_time`` to ``end_time`` covers.
-
-    Raises:
-        ValueError: if a time is not inside the schedule's range, or they are not in order.
-    """
-    low, high = schedule.t_min, schedule.t_max
-    start, end = high if start_time is None else float(start_time), low if end_time is None else float(end_time)
-    if not low < start <= high:
-        raise UserError(f"start_time = {start_time}: must be in ({low:g}, {high:g}]")
-    if not low <= end < start:
-        raise UserError(f"end_time = {end_time}: must be in [{low:g}, {start:g})")
-    return dataclasses.replace(schedule, t_min=end, t_max=start)
+    run = functools.partial(_sample_batch, times=chosen.times, **chosen.static)
+    jax.eval_shape(run, field, keys, data, None, classes)
 
 
 def class_turns(num: int, num_classes: int) -> Int[np.ndarray, "num"] | None:
@@ -282,11 +238,12 @@ def class_turns(num: int, num_classes: int) -> Int[np.ndarray, "num"] | None:
     return np.arange(num, dtype=np.int32) % num_classes if num_classes else None
 
 
-@functools.partial(jax.jit, static_argnames=("within", "sampler", "options", "denoise"))
+@functools.partial(jax.jit, static_argnames=("within", "sampler", "options", "denoise", "trajectory"))
 def _sample_batch(
     field: Any,
     keys: Key[Array, "b"],
     x: Float[Array, "b *event"] | None,
+    noise: Float[Array, "b *event"] | None,
     labels: Int[Array, "b"] | None,
     *,
     times: Float[Array, "times"],
@@ -294,23 +251,21 @@ def _sample_batch(
     sampler: Sampler,
     options: tuple[tuple[str, Any], ...],
     denoise: bool,
-) -> tuple[Float[Array, "b *event"], dict[str, Float[Array, "b ..."]]]:
+    trajectory: bool,
+) -> tuple[Float[Array, "b *event"], dict[str, Float[Array, "b ..."]], Float[Array, "times b *event"] | None]:
     if labels is not None:
         if not hasattr(field, "with_labels"):
             raise UserError(f"labels: must be None for a {type(field).__name__}, which has no classes")
         field = field.with_labels(labels)
-    u = _start(Process(within, field.process.parameterization), keys, field.event_shape, x)
+    process = Process(within, field.process.parameterization)
+    u = jax.vmap(lambda key, x, noise: process.start(key, field.event_shape, x, noise=noise))(keys, x, noise)
     noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, _SAMPLER_NOISE))(keys)
-    u, statistics = sampler(field, u, times, noise_keys, **dict(options))
-    return (_to_data(field, u, within.t_min, denoise) if sampler.timed else u), statistics
-
-
-def _start(
-    process: Process, keys: Key[Array, "b"], event_shape: tuple[int, ...], x: Float[Array, "b *event"] | None
-) -> Float[Array, "b *event"]:
-    if x is None:
-        return jax.vmap(lambda key: process.start(key, event_shape))(keys)
-    return jax.vmap(lambda key, x: process.start(key, event_shape, x))(keys, x)
+    with recording(trajectory) as paths:
+        u, statistics = sampler(field, u, times, noise_keys, **dict(options))
+    if trajectory and len(paths) != 1:
+        raise UserError("trajectory = True: must be False with a sampler that does not take its steps by ``march``")
+    path = paths[0] if trajectory else None
+    return (_to_data(field, u, within.t_min, denoise) if sampler.timed else u), statistics, path
 
 
 def _to_data(field: Field, u: Float[Array, "b *event"], end: float, denoise: bool) -> Float[Array, "b *event"]:
@@ -344,9 +299,7 @@ def _row_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def _check_sizes(num: int, batch_size: int, mesh: Mesh | None) -> int:
-    for name, value in (("num", num), ("batch_size", batch_size)):
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise UserError(f"{name} = {value}: must be at least 1")
+    num, batch_size = checks.integer("num", num, low=1), checks.integer("batch_size", batch_size, low=1)
     devices = 1 if mesh is None else mesh.size
     return -(-min(batch_size, num) // devices) * devices
 

@@ -12,7 +12,7 @@ from jaxtyping import ArrayLike as ArrayLike
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.targets import Signal
-from geonoise_jax.sampling import checks
+from geonoise_jax.sampling import given
 from geonoise_jax.sampling.blind import check_blind, evaluate_blind
 from geonoise_jax.sampling.readout import level_of_residual
 
@@ -31,7 +31,7 @@ def denoise(
     Raises:
         ValueError: if u are no floats, or t is unknown and the field needs it, or its residual does not determine it.
     """
-    checks.model_space("u", u)
+    given.model_space("u", u)
     if t is not None:
         times = jnp.broadcast_to(jnp.asarray(t, u.dtype), (len(u),))
         return field.process.recover(u, field(u, times), times)[0]
@@ -66,7 +66,7 @@ def energy_score(
     Raises:
         ValueError: if the model has no energy, or u are no floats.
     """
-    checks.model_space("u", u)
+    given.model_space("u", u)
     if not isinstance(model, Energy):
         raise UserError(f"model = {type(model).__name__}: must have a method energy, as exact marginals have")
     if t is None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from geonoise_jax.errors import UserError
+from geonoise_jax import checks
 from geonoise_jax.fields import Field
 from geonoise_jax.sampling.discrete import ddim_step
-from geonoise_jax.sampling.stepping import evaluate, march
+from geonoise_jax.sampling.stepping import evaluate, march, recording
 
 _Step = Callable[
     [Field, Float[Array, "b *event"], Float[Array, ""], Float[Array, ""]],
@@ -29,7 +28,7 @@ def euler(field: Field, u: Float[Array, "b *event"], times: Float[Array, "times"
     Returns:
         Observations at ``times[-1]``.
     """
-    return march(lambda u, at: _euler_step(field, u, at.t, at.s), u, times.astype(u.dtype))[0]
+    return march(lambda u, at: _euler_step(field, u, at.t, at.s), u, times.astype(u.dtype))
 
 
 def heun(field: Field, u: Float[Array, "b *event"], times: Float[Array, "times"]) -> Float[Array, "b *event"]:
@@ -38,7 +37,7 @@ def heun(field: Field, u: Float[Array, "b *event"], times: Float[Array, "times"]
     Args and returns as :func:`euler`. The field is evaluated at ``times[-1]`` too, which every non-singular process
     allows, so that the last step needs no exception.
     """
-    return march(lambda u, at: _heun_step(field, u, at.t, at.s), u, times.astype(u.dtype))[0]
+    return march(lambda u, at: _heun_step(field, u, at.t, at.s), u, times.astype(u.dtype))
 
 
 def trajectory(
@@ -55,11 +54,10 @@ def trajectory(
     Raises:
         ValueError: if the solver is unknown.
     """
-    if solver not in _STEPS:
-        raise UserError(f"solver = {solver!r}: must be one of {', '.join(_STEPS)}")
-    step = _STEPS[solver]
-    _, path = march(lambda u, at: step(field, u, at.t, at.s), u, times.astype(u.dtype), keep=lambda u: u)
-    return jnp.concatenate([u[None], path])
+    step = _STEPS[checks.choice("solver", solver, _STEPS)]
+    with recording(True) as paths:
+        march(lambda u, at: step(field, u, at.t, at.s), u, times.astype(u.dtype))
+    return paths[0]
 
 
 def _velocity(field: Field, u: Float[Array, "b *event"], t: Float[Array, ""]) -> Float[Array, "b *event"]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from geonoise_jax import checks
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.sampling.adaptive import kvaerno5, tsit5
@@ -118,17 +119,22 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def find(name: str, options: Mapping[str, Any]) -> Sampler:
+def find(name: str, options: Mapping[str, Any], arguments: Sequence[str] = ()) -> Sampler:
     """Return a sampler by name, once it is known to have these options.
+
+    Args:
+        name: one of ``SAMPLERS``.
+        options: what it is to be called with.
+        arguments: what the caller takes besides, for which a mistyped word may have been meant.
 
     Raises:
         ValueError: on an unknown sampler, or on an option that it does not have.
     """
-    if name not in SAMPLERS:
-        raise UserError(f"sampler = {name!r}: must be one of {', '.join(SAMPLERS)}")
-    known = SAMPLERS[name].options
+    known = SAMPLERS[checks.choice("sampler", name, SAMPLERS)].options
     for option, value in options.items():
         if option not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
-            raise UserError(f"{option} = {value!r}: no option of the sampler {name!r}; {has}")
+            near = checks.nearest(option, (*known, *arguments))
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise UserError(f"{option} = {checks.shown(value)}: no option of the sampler {name!r}; {has}{hint}")
     return SAMPLERS[name]

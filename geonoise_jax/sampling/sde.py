@@ -28,11 +28,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from geonoise_jax import checks
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.process import expand
 from geonoise_jax.process.schedules import Schedule
-from geonoise_jax.sampling import checks, stepping
+from geonoise_jax.sampling import stepping
 from geonoise_jax.sampling.discrete import held_step, kept_less, log_snr_gap
 from geonoise_jax.sampling.stepping import Interval, evaluate, march
 
@@ -87,7 +88,7 @@ def edm_churn(
         ValueError: if an option is negative, s_tmin is above s_tmax, or an option has no effect as s_churn is 0.
     """
     for name, value in {"s_churn": s_churn, "s_tmin": s_tmin, "s_tmax": s_tmax, "s_noise": s_noise}.items():
-        checks.real(name, value, infinite=name == "s_tmax")
+        checks.real(name, value, low=0.0, infinite=name == "s_tmax")
     if s_tmin > s_tmax:
         raise UserError(f"s_tmin = {s_tmin!r}: must be at most s_tmax = {s_tmax!r}")
     if s_churn == 0.0:
@@ -111,7 +112,7 @@ def edm_churn(
         half = jnp.where(a > 0.0, 0.5 * (b_s - a_s * b / a), 0.0)
         return predicted + half * (eps_predicted - eps)
 
-    return march(step, u, times.astype(u.dtype))[0]
+    return march(step, u, times.astype(u.dtype))
 
 
 def _raised(
@@ -135,7 +136,7 @@ def reverse_sde(
     times: Float[Array, "times"],
     keys: Key[Array, "b"],
     *,
-    noise: float = 1.0,
+    stochasticity: float = 1.0,
     diffusion: str = "reverse",
 ) -> Float[Array, "b *event"]:
     """Integrate the SDE (S2) by the step (S4): weak order one, as Euler-Maruyama; one field evaluation a step.
@@ -149,7 +150,7 @@ def reverse_sde(
         u: observations at ``times[0]``.
         times: grid, ``steps + 1`` decreasing times.
         keys: one PRNG key a sample.
-        noise: factor of sqrt(w): 0 is :func:`~geonoise_jax.sampling.discrete.ddim`, which is Euler's method where a and
+        stochasticity: factor of sqrt(w): 0 is :func:`~geonoise_jax.sampling.discrete.ddim`, Euler's method where a and
             b are linear in t, as for VE and Linear; 1 is the full w.
         diffusion: ``"reverse"``, w = g^2; or ``"interpolant"``, w = d(b^2)/dt, which is less where a is small. They
             agree on VE.
@@ -158,27 +159,27 @@ def reverse_sde(
         Observations at ``times[-1]``.
 
     Raises:
-        ValueError: if noise is negative, the diffusion is unknown, or chosen without noise.
+        ValueError: if the stochasticity is negative, the diffusion is unknown, or chosen without stochasticity.
     """
-    checks.real("noise", noise)
+    checks.real("stochasticity", stochasticity, low=0.0)
     checks.choice("diffusion", diffusion, DIFFUSIONS)
-    if noise == 0.0:
-        checks.without_effect("noise = 0", {"diffusion": (diffusion, "reverse")})
+    if stochasticity == 0.0:
+        checks.without_effect("stochasticity = 0", {"diffusion": (diffusion, "reverse")})
     process = field.process
 
     def step(u: Float[Array, "b *event"], at: Interval) -> Float[Array, "b *event"]:
         r = evaluate(field, u, at.t)
         moved = held_step(process, u, r, at.t, at.s)
-        if noise == 0.0:
+        if stochasticity == 0.0:
             return moved
         _, eps = process.recover(u, r, at.t)
         b, b_s = process.schedule.scales(at.t)[1], process.schedule.scales(at.s)[1]
         gap = log_snr_gap(process.schedule, at) if diffusion == "reverse" else jnp.log(b / b_s)
-        delta = noise**2 * gap
+        delta = stochasticity**2 * gap
         fresh = jnp.sqrt(-jnp.expm1(-2.0 * delta)) * stepping.fresh_noise(keys, at.number, u)
         return moved + b_s * (jnp.expm1(-delta) * eps + 2.0 * b / (b + b_s) * fresh)
 
-    return march(step, u, times.astype(u.dtype))[0]
+    return march(step, u, times.astype(u.dtype))
 
 
 def predictor_corrector(
@@ -233,7 +234,7 @@ def predictor_corrector(
         ValueError: if snr is not in (0, 1], beyond which the corrector is unstable, corrector_steps is negative, a
             choice is unknown, or one of the corrector is made without corrector steps.
     """
-    checks.real("snr", snr, high=1.0, open_low=True)
+    checks.real("snr", snr, low=0.0, high=1.0, open_low=True)
     checks.integer("corrector_steps", corrector_steps, low=0)
     for name, value, known in (
         ("predictor", predictor, PREDICTORS),
@@ -264,7 +265,7 @@ def predictor_corrector(
                 u = correct(u, at.t if first else at.s, m, z)
         return u
 
-    return march(step, u, times.astype(u.dtype))[0]
+    return march(step, u, times.astype(u.dtype))
 
 
 def _ancestral_step(

@@ -6,8 +6,10 @@ where it goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from geonoise_jax.fields import Field
 from geonoise_jax.process.keys import threefry
 
 State = TypeVar("State", bound=PyTree)
+_PATHS: contextvars.ContextVar[list[Array] | None] = contextvars.ContextVar("paths", default=None)
 
 
 class Interval(NamedTuple):
@@ -38,24 +41,42 @@ def evaluate(field: Field, u: Float[Array, "b *event"], t: Float[Array, ""]) -> 
     return field(u, jnp.full(u.shape[0], t, u.dtype))
 
 
-def march(
-    step: Callable[[State, Interval], State],
-    state: State,
-    times: Float[Array, "times"],
-    *,
-    keep: Callable[[State], Any] = lambda _: None,
-) -> tuple[State, Any]:
+def march(step: Callable[[State, Interval], State], state: State, times: Float[Array, "times"]) -> State:
     """Fold ``step`` over the intervals of a grid under ``lax.scan``.
 
+    Args:
+        step: moves a state over one interval. The observation is the first array of a state.
+        state: at ``times[0]``.
+        times: decreasing times.
+
     Returns:
-        The last state, and ``keep(state)`` after every step, stacked.
+        The last state.
     """
+    paths = _PATHS.get()
 
-    def body(state: State, interval: Interval) -> tuple[State, Any]:
+    def body(state: State, interval: Interval) -> tuple[State, list[Array]]:
         state = step(state, interval)
-        return state, keep(state)
+        return state, [] if paths is None else jax.tree.leaves(state)[:1]
 
-    return jax.lax.scan(body, state, Interval(jnp.arange(len(times) - 1), times[:-1], times[1:]))
+    intervals = Interval(jnp.arange(len(times) - 1), times[:-1], times[1:])
+    last, path = jax.lax.scan(body, state, intervals)
+    if paths is not None:
+        paths.append(jnp.concatenate([jax.tree.leaves(state)[0][None], *path]))
+    return last
+
+
+@contextlib.contextmanager
+def recording(wanted: bool) -> Iterator[list[Float[Array, "times b *event"]]]:
+    """Collect, if it is wanted, the observations at all times of the grid of every :func:`march` meanwhile.
+
+    Otherwise they are not kept: for ``steps`` steps they take ``steps + 1`` times the memory of the samples.
+    """
+    paths: list[Float[Array, "times b *event"]] = []
+    before = _PATHS.set(paths if wanted else None)
+    try:
+        yield paths
+    finally:
+        _PATHS.reset(before)
 
 
 def fresh_noise(

@@ -27,9 +27,9 @@ import dataclasses
 
 from jaxtyping import Array, Float, Key
 
+from geonoise_jax import checks
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import DensityField, NetworkField
-from geonoise_jax.process import checks
 from geonoise_jax.process.process import Coeffs, expand
 from geonoise_jax.training.losses import Draws, Objective, call_options, mean_square
 
@@ -52,8 +52,8 @@ class DualScore(Objective):
     def __post_init__(self) -> None:
         """Validate the fields."""
         super().__post_init__()
-        checks.real(self, "sigma_data", low=0.0, open_low=True)
-        checks.real(self, "time_weight", low=0.0)
+        checks.real_field(self, "sigma_data", low=0.0, open_low=True)
+        checks.real_field(self, "time_weight", low=0.0)
 
     def per_sample(self, field: NetworkField, draws: Draws, key: Key[Array, ""] | None = None) -> Float[Array, "n"]:
         """Return what each sample adds to the loss; arguments as for ``Objective.loss``.

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from geonoise_jax import checks
 from geonoise_jax.errors import UserError
-from geonoise_jax.process import checks
 
 
 @runtime_checkable
@@ -36,7 +36,7 @@ class Constant:
 
     def __post_init__(self) -> None:
         """Validate 0 <= rate <= 1 and a bool."""
-        checks.real(self, "rate", low=0.0, high=1.0)
+        checks.real_field(self, "rate", low=0.0, high=1.0)
         if not isinstance(self.warmup, bool):
             raise UserError(f"Constant.warmup = {self.warmup!r}: must be True or False")
 
@@ -61,7 +61,7 @@ class Power:
 
     def __post_init__(self) -> None:
         """Validate sigma_rel; above 1 / sqrt(12) = 0.2887 the exponent would be negative."""
-        checks.real(self, "sigma_rel", low=0.0, open_low=True, high=0.28)
+        checks.real_field(self, "sigma_rel", low=0.0, open_low=True, high=0.28)
 
     @property
     def gamma(self) -> float:
@@ -88,8 +88,8 @@ class Ramped:
 
     def __post_init__(self) -> None:
         """Validate half_life > 0 and ramp >= 0."""
-        checks.real(self, "half_life", low=0.0, open_low=True)
-        checks.real(self, "ramp", low=0.0)
+        checks.real_field(self, "half_life", low=0.0, open_low=True)
+        checks.real_field(self, "ramp", low=0.0)
 
     def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """Return the weight of the old average at update ``step``, counted from 1."""
