@@ -113,6 +113,8 @@ def test_batches_and_devices_change_no_trajectory() -> None:
     options: dict[str, Any] = {"times": TIMES, "trajectory": True}
     whole = generate(FIELD, KEY, 21, "ancestral", **options)
     parts = generate(FIELD, KEY, 21, "ancestral", **options, batch_size=7, mesh=MESH)
+    assert whole.trajectory is not None
+    assert parts.trajectory is not None
     np.testing.assert_allclose(parts.trajectory, whole.trajectory, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(parts.x, whole.x, rtol=1e-4, atol=1e-5)
 

@@ -266,6 +266,15 @@ class Marginal(Frozen):
         """
         return self._at(u, t, ENERGY_GRAD)
 
+    def log_density_at(self, u: Float[Array, "B *event"], t: Float[ArrayLike, "*#B"]) -> Float[Array, "B"]:
+        """Return log p(u | t) in nats, the density of an observation at a known noise level, equation (36).
+
+        Raises:
+            ValueError: if u has another event shape, or t lies outside [t_min, t_max].
+        """
+        flat = self.distribution.flatten(u)
+        return in_blocks(self._log_density_at, self._block(flat), flat, self._times(flat, t))
+
     def estimation_error(self, u: Float[Array, "B *event"], t: Float[ArrayLike, "*#B"]) -> Float[Array, "B"]:
         """Return ``|f*(u) - f_t(u)|``, the error of a blind field at noise level t, equation (22).
 
@@ -311,13 +320,22 @@ class Marginal(Frozen):
         self, flat: Float[Array, "B D"], times: Float[Array, "B"], pairs: Sequence[Pair], projection: Any = None
     ) -> Float[Array, "J B D"]:
         """Return ``alpha D_t + beta R_t`` for several pairs, on a projection of the queries if one is known."""
-        law, schedule = self.distribution, self.process.schedule
-        k = self.process.coeffs(times[:, None])
-        level = Level(k.a, k.b, schedule.signal_deficit(times[:, None]))
+        law, k, level = self.distribution, self.process.coeffs(times[:, None]), self._level(times)
         if projection is None:
-            projection = compiled_project(law, flat, schedule.clean_signal)
+            projection = compiled_project(law, flat, self.process.schedule.clean_signal)
         alpha, beta = (jnp.stack(rows) for rows in zip(*(pair(k) for pair in pairs), strict=True))
         return compiled_average(law, projection, level, compiled_scores(law, projection, level), alpha, beta)
+
+    def _log_density_at(self, flat: Float[Array, "B D"], times: Float[Array, "B"]) -> Float[Array, "B"]:
+        law = self.distribution
+        projection = compiled_project(law, flat, self.process.schedule.clean_signal)
+        scores = compiled_scores(law, projection, self._level(times))
+        return scores.relative[:, 0] + scores.offset
+
+    def _level(self, times: Float[Array, "B"]) -> Level:
+        """Return one level per query, [B, 1]."""
+        schedule = self.process.schedule
+        return Level(*schedule.scales(times[:, None]), schedule.signal_deficit(times[:, None]))
 
     def _times(self, flat: Float[Array, "B D"], t: ArrayLike) -> Float[Array, "B"]:
         """Give every query its own time; refuse times outside the schedule's range, where they are known."""
