@@ -52,7 +52,7 @@ def test_sampling_a_workdir_alone(workdir: Path, data_dir: Path, tmp_path: Path)
     assert np.isfinite(arrays["samples"]).all()
     assert len(np.unique(arrays["samples"], axis=0)) == 20
     np.testing.assert_array_equal(arrays["labels"], np.arange(20) % 2)
-    assert Image.open(moved / "samples" / "samples.png").size == (550, 550)
+    assert Image.open(moved / "samples" / "samples.png").size == (750, 750)
     assert snapshot(moved / "checkpoints") == kept
 
 

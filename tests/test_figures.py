@@ -20,8 +20,9 @@ from PIL import Image
 
 from geonoise_jax.demo import Baselines, Outcome
 from geonoise_jax.evaluation.floors import Distance
-from geonoise_jax.figures import demo_report, pictures
-from geonoise_jax.figures.pictures import image_grid, sample_picture, save, scatter, to_pixels
+from geonoise_jax.figures import demo_report, pictures, style
+from geonoise_jax.figures.pictures import caption, image_grid, sample_picture, save, scatter, to_pixels
+from geonoise_jax.figures.text import percent
 from geonoise_jax.systems import SYSTEMS
 
 
@@ -29,17 +30,19 @@ def images(num: int, height: int, width: int, channels: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (num, height, width, channels), np.uint8)
 
 
+GAP = 2
 GRIDS = [
     # num, height, width, columns -> factor, rows, columns
-    ((1, 8, 8, None), (4, 1, 1)),
-    ((5, 8, 8, None), (4, 2, 3)),
-    ((9, 8, 8, None), (4, 3, 3)),
-    ((6, 8, 8, 2), (4, 3, 2)),
-    ((3, 8, 8, 5), (4, 1, 5)),
-    ((4, 5, 7, None), (5, 2, 2)),
-    ((4, 3, 20, None), (2, 2, 2)),
-    ((4, 32, 32, None), (1, 2, 2)),
-    ((2, 33, 31, None), (1, 1, 2)),
+    ((1, 8, 8, None), (8, 1, 1)),
+    ((5, 8, 8, None), (8, 2, 3)),
+    ((9, 8, 8, None), (8, 3, 3)),
+    ((6, 8, 8, 2), (8, 3, 2)),
+    ((3, 8, 8, 5), (8, 1, 5)),
+    ((4, 5, 7, None), (10, 2, 2)),
+    ((4, 3, 20, None), (4, 2, 2)),
+    ((4, 32, 32, None), (2, 2, 2)),
+    ((2, 33, 31, None), (2, 1, 2)),
+    ((2, 64, 90, None), (1, 1, 2)),
 ]
 
 
@@ -52,11 +55,11 @@ def test_every_tile_is_in_its_place_and_all_else_is_white(given: Any, want: Any,
     picture = image_grid(tiles, columns=columns)
     assert picture.mode == {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     pixels = np.asarray(picture).reshape(picture.height, picture.width, channels)
-    assert pixels.shape == (rows * (height * factor + 1) + 1, across * (width * factor + 1) + 1, channels)
+    assert pixels.shape == (rows * (height * factor + GAP) + GAP, across * (width * factor + GAP) + GAP, channels)
     rest = np.ones(pixels.shape, bool)
     for position, tile in enumerate(tiles):
-        top = 1 + (position // across) * (height * factor + 1)
-        left = 1 + (position % across) * (width * factor + 1)
+        top = GAP + (position // across) * (height * factor + GAP)
+        left = GAP + (position % across) * (width * factor + GAP)
         place = np.s_[top : top + height * factor, left : left + width * factor]
         np.testing.assert_array_equal(pixels[place], np.kron(tile, np.ones((factor, factor, 1), np.uint8)))
         rest[place] = False
@@ -67,6 +70,48 @@ def test_every_tile_is_in_its_place_and_all_else_is_white(given: Any, want: Any,
 def test_the_first_of_channels_that_have_no_colours(channels: int) -> None:
     tiles = images(3, 4, 4, channels)
     assert image_grid(tiles).tobytes() == image_grid(tiles[..., :1]).tobytes()
+
+
+def test_a_caption_says_where_samples_come_from() -> None:
+    """Run, step, sampler and evaluations, in lines that fit above the grid, which keeps all of its pixels."""
+    line = caption("fm", 4000, "heun", np.full(9, 200.0))
+    assert line == "fm · step 4,000 · heun · 200 evaluations"
+    assert caption("fm", 0, "tsit5", np.array([30.0, 33.0])) == "fm · step 0 · tsit5 · 32 evaluations on average"
+    assert caption("fm", 7, "kvaerno5") == "fm · step 7 · kvaerno5"
+    x = np.random.default_rng(0).uniform(-1, 1, (9, 8, 8, 1))
+    grid = np.asarray(image_grid(to_pixels(x)))
+    heights = []
+    for title in (line, "a run of a long name · step 4,000 · predictor_corrector · 200 evaluations", "x" * 90):
+        picture = sample_picture(x, title=title)
+        pixels = np.asarray(picture)
+        np.testing.assert_array_equal(pixels[-len(grid) :, : grid.shape[1]], grid)
+        above = pixels[: -len(grid)]
+        assert above.min() < 100
+        # No letter is cut: the margins are white.
+        assert (above[:, -4:] == 255).all()
+        assert (above[-2:] == 255).all()
+        heights.append(len(above))
+    assert heights[0] < heights[1]
+    assert sample_picture(x.repeat(3, axis=-1), title=line).mode == "RGB"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.123, 0.0996, 0.996, 1.1, 123.4])
+def test_percentages_are_plain_numbers(share: float) -> None:
+    text = percent(share)
+    assert "e" not in text
+    assert float(text.removesuffix("%").replace(",", "")) == pytest.approx(100 * share, rel=0.05, abs=0.5)
+
+
+@pytest.mark.parametrize("steps", [(0, 20, 40, 60), (0, 250, 20_000), (0, 1, 1_000_000), (5,), (0, 700, 900)])
+def test_step_axes_have_round_numbers(steps: tuple[int, ...]) -> None:
+    axes = Figure().subplots()
+    style.step_axis(axes, steps)
+    ticks, words = axes.get_xticks(), [label.get_text() for label in axes.get_xticklabels()]
+    assert 2 <= len(ticks) <= 8
+    assert ticks[0] == 0
+    assert all(min(step for step in steps if step) <= tick <= steps[-1] for tick in ticks[1:])
+    values = [float(word.replace("k", "e3").replace("M", "e6")) for word in words]
+    np.testing.assert_allclose(values, ticks)
 
 
 def test_no_images_are_refused() -> None:
@@ -108,7 +153,7 @@ def test_scatter_shows_both_sets_in_the_plane_of_the_reference(
     samples, data = (rng.standard_normal((num, dim)) * scale + 5.0 for num in (40, 60))
     reference = data if with_reference else None
     picture = scatter(samples, reference, title="step 7")
-    assert (picture.format, picture.size) == ("PNG", (550, 550))
+    assert (picture.format, picture.size) == ("PNG", (750, 750))
     (panel,) = figures[0].axes
     base = data if with_reference else samples
     shown = [np.column_stack(line.get_data()) for line in panel.get_lines()]
@@ -122,7 +167,7 @@ def test_scatter_shows_both_sets_in_the_plane_of_the_reference(
     limit = 2 * np.abs(shown[0]).max()
     np.testing.assert_allclose(panel.get_xlim(), (-limit, limit))
     np.testing.assert_allclose(panel.get_ylim(), (-limit, limit))
-    assert panel.get_title() == "step 7"
+    assert panel.get_title("left") == "step 7"
 
 
 @pytest.mark.parametrize("dim", [1, 2, 8])
@@ -134,8 +179,8 @@ def test_samples_outside_and_not_finite_are_counted_and_not_let_in(dim: int, fig
         warnings.simplefilter("error")
         picture = scatter(samples, data, title="blind")
         scatter(samples, None)
-    assert picture.size == (550, 550)
-    assert figures[0].axes[0].get_title() == "blind  (5 outside)"
+    assert picture.size == (750, 750)
+    assert figures[0].axes[0].get_title("left") == "blind  (5 outside)"
     limits = [figure.axes[0].get_xlim()[1] for figure in figures]
     assert limits[0] < 20
     assert math.isfinite(limits[1])
@@ -148,7 +193,7 @@ def test_sets_without_a_plane_are_shown_all_the_same(samples: np.ndarray, figure
         warnings.simplefilter("error")
         scatter(samples, None)
         scatter(np.ones((4, 3)), samples)
-    assert figures[0].axes[0].get_title() == (f"  ({lost} outside)" if lost else "")
+    assert figures[0].axes[0].get_title("left") == (f"  ({lost} outside)" if lost else "")
     assert figures[0].axes[0].get_xlim() == (-1.0, 1.0)
 
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
+from geonoise_jax.figures import style
 from geonoise_jax.figures.pictures import to_image
 from geonoise_jax.figures.text import aligned
 
@@ -21,6 +23,7 @@ Residual: at most 1.0 (blind flow matching: norm about max(0, N(0, 1/2)), 90% qu
 The exact field agrees with "stable" at the data and with "breaks" when off or collapsed; at a residual, in part.
 One outcome or another, and perhaps no verdict: an interval reaches over one of these limits."""
 _LIMIT = 2.0
+_MARKERS = "os^DvPX*"
 _FLOOR = 1e-3
 # Root of the trace of the covariance of the study's Gaussian, 1 and 1/2 along its wide axes.
 _CENTRE_SCATTER = 1.25**0.5
@@ -48,13 +51,14 @@ def table(study: Study) -> str:
     return "\n\n".join([f"{heading}\n{_RULE}", blocks[0], *(f"{title}\n{block}" for title, block in titled)])
 
 
+@style.paper()
 def picture(study: Study) -> Image.Image:
     """Return distances by dimension, and the blind samples in the plane of the data in the extreme dimensions."""
-    figure = Figure(figsize=(max(2.0 * len(study.systems) + 1.0, 12.0), 9.5), layout="constrained")
+    figure = Figure(figsize=(max(1.55 * len(study.systems) + 1.0, 9.0), 7.6), layout="constrained")
     halves: Any = figure.subfigures(2, 1, height_ratios=(1.1, 1.0))
     _plot_distances(study, halves[0].subplots())
     _plot_samples(study, halves[1])
-    figure.suptitle("Sampling with exact fields that do not see the noise level: 16 points on a circle in R^D")
+    style.headed(figure, "Sampling with exact fields that do not see the noise level: 16 points on a circle in $R^D$")
     return to_image(figure)
 
 
@@ -96,23 +100,33 @@ def _moments(study: Study) -> list[list[str]]:
 
 
 def _plot_distances(study: Study, axes: Any) -> None:
-    dims = study.options.dims
-    for number, (system, blind, known) in enumerate(
-        zip(study.systems, study.blind_quantile, study.conditional_quantile, strict=True)
-    ):
-        look = {"color": f"C{number}", "marker": "o" if system.claim == "stable" else "X"}
-        axes.plot(dims, np.maximum(blind, _FLOOR), "-", label=f"{system.name} (paper: {system.claim})", **look)
-        axes.plot(dims, known, ":", color=f"C{number}", marker=".")
-    axes.plot([], [], "k:", marker=".", label="conditional field, same colour")
-    axes.axhline(1.0, color="0.6", linestyle="--", linewidth=1, label="radius of the data")
+    """Draw one line per system, in the colour of its schedule; one for the conditional fields of each schedule."""
+    dims, schedules = study.options.dims, list(dict.fromkeys(each.process.schedule for each in study.systems))
+    numbers = zip(study.systems, study.blind_quantile, study.blind_interval, study.conditional_quantile, strict=True)
+    known: dict[Any, Any] = {}
+    for number, (system, blind, interval, conditional) in enumerate(numbers):
+        known.setdefault(system.process.schedule, conditional)
+        look: dict[str, Any] = {
+            "color": style.COLORS[schedules.index(system.process.schedule)],
+            "marker": _MARKERS[number % len(_MARKERS)],
+        }
+        if system.claim == "breaks":
+            look |= {"linestyle": (0, (5, 2)), "markerfacecolor": "white"}
+        shown = np.maximum(blind, _FLOOR)
+        reach = np.abs(np.maximum(interval.T, _FLOOR) - shown)
+        axes.errorbar(dims, shown, reach, label=f"{system.name} (paper: {system.claim})", markersize=6.0, **look)
+    for schedule, conditional in known.items():
+        color, name = style.COLORS[schedules.index(schedule)], type(schedule).__name__
+        axes.plot(dims, conditional, ":", color=color, linewidth=2.2, alpha=0.6, label=f"conditional fields, {name}")
+    axes.axhline(1.0, color=style.REFERENCE, linestyle="-", linewidth=0.8, label="radius of the data")
     axes.set(xscale="log", yscale="log", xlabel="dimension D", ylabel="distance to the nearest datum")
-    axes.set_ylim(bottom=0.8 * _FLOOR)
+    axes.set_ylim(bottom=0.6 * _FLOOR)
     axes.set_xticks(dims, [str(dim) for dim in dims], minor=False)
-    axes.set_title(
-        f"90% quantile of the distance to the data, blind field (solid); below {_FLOOR:g}: at the lower edge"
-    )
+    axes.set_title(f"90% quantile of the distance of blind samples to the data, with 95% intervals (floor {_FLOOR:g})")
     axes.minorticks_off()
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    handles, labels = axes.get_legend_handles_labels()
+    rows = sorted(zip(handles, labels, strict=True), key=lambda row: isinstance(row[0], Line2D))  # systems come first
+    axes.legend(*zip(*rows, strict=True), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8.5, labelspacing=0.7)
 
 
 def _plot_samples(study: Study, figure: Any) -> None:
@@ -123,13 +137,15 @@ def _plot_samples(study: Study, figure: Any) -> None:
     for row, column in enumerate(columns):
         for number, system in enumerate(study.systems):
             axes, points = panels[row, number], study.plane[number, column]
-            axes.plot(np.cos(angle), np.sin(angle), "o", color="0.6", markerfacecolor="none", markersize=8)
+            axes.plot(np.cos(angle), np.sin(angle), "o", color="0.6", markerfacecolor="none", markersize=6)
             look = {"vmin": 0.0, "vmax": 1.0, "cmap": "viridis", "zorder": 3}
             shown = axes.scatter(*points.T, s=4, c=study.height[number, column], **look)
             axes.set(xlim=(-_LIMIT, _LIMIT), ylim=(-_LIMIT, _LIMIT), aspect="equal", xticks=[], yticks=[])
             outside = int((~(np.abs(points) <= _LIMIT).all(axis=1)).sum())
-            axes.set_title(system.name if row == 0 else "", fontsize=10)
+            axes.set_title(system.name if row == 0 else "", fontsize=9, loc="center", weight="normal")
+            axes.spines[["top", "right"]].set_visible(True)
+            axes.grid(visible=False)
             axes.set_xlabel(f"{outside} outside" if outside else "", fontsize=8)
         panels[row, 0].set_ylabel(f"D = {study.options.dims[column]}")
     figure.colorbar(shown, ax=panels, label="distance from the plane", extend="max", shrink=0.8)
-    figure.suptitle("Blind samples in the plane of the data (grey circles)", fontsize=11)
+    figure.suptitle("Blind samples in the plane of the data (grey circles)", fontsize=9.5, x=0.005, ha="left")

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax.figures import style
 from geonoise_jax.figures.pictures import image_grid, to_pixels
 from geonoise_jax.figures.text import aligned, with_error
 from geonoise_jax.progress import duration
@@ -124,6 +125,7 @@ def _verdict(blind: Distance, twin: Distance, baselines: Baselines, *, expect_br
     return happened, " Agrees." if breaks == expect_break else " DISAGREES."
 
 
+@style.paper()
 def side_by_side(outcomes: Sequence[Outcome], held_out: np.ndarray) -> Image.Image:
     """Return the grids of all models and of real digits in one picture."""
     panels = [(_name(outcome), outcome.samples) for outcome in outcomes] + [("real digits (held out)", held_out)]
@@ -134,7 +136,7 @@ def side_by_side(outcomes: Sequence[Outcome], held_out: np.ndarray) -> Image.Ima
         axes.set_axis_off()
     for axes, (title, images) in zip(figure.axes, panels, strict=False):
         axes.imshow(_grid(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title, loc="center", weight="normal")
     return Image.open(_png(figure))
 
 
@@ -197,6 +199,7 @@ def _grid(images: np.ndarray) -> Image.Image:
     return image_grid(to_pixels(images[:_SHOWN]))
 
 
+@style.paper()
 def _curves(outcomes: Sequence[Outcome]) -> Figure:
     systems = list(dict.fromkeys(outcome.system for outcome in outcomes))
     columns = min(len(systems), 4)
@@ -209,7 +212,8 @@ def _curves(outcomes: Sequence[Outcome]) -> Figure:
         for outcome in outcomes:
             if outcome.system == system:
                 steps, losses = zip(*outcome.loss, strict=True)
-                axes.plot(steps, losses, label="blind" if outcome.blind else "conditional")
+                look = {"linestyle": "--"} if outcome.blind else {}
+                axes.plot(steps, losses, label="blind" if outcome.blind else "conditional", **look)
         axes.set(title=TITLES[system], xlabel="step", ylabel="training loss", yscale="log")
         axes.legend()
     return figure

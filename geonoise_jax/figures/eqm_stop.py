@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax.figures import style
 from geonoise_jax.figures.pictures import to_image
 from geonoise_jax.figures.text import aligned
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from geonoise_jax.evaluation.eqm_stop import Case, Options
 
 _BINS = 40
+_BELOW = 0.68
 _QUANTILE = 0.9
 
 
@@ -32,22 +34,23 @@ def table(cases: Sequence[Case], options: Options) -> str:
     return "\n".join([heading, "", *aligned([header, *map(_row, cases)])])
 
 
+@style.paper()
 def picture(cases: Sequence[Case]) -> Image.Image:
     """Return histograms of the evaluations of adaptive samples, with the fixed budget, by start and sampler."""
     starts, samplers = (list(dict.fromkeys(getattr(case, key) for case in cases)) for key in ("start", "sampler"))
-    figure = Figure(figsize=(4.6 * len(samplers), 3.4 * len(starts) + 0.6), layout="constrained")
+    figure = Figure(figsize=(4.0 * len(samplers), 2.9 * len(starts) + 0.5), layout="constrained")
     panels = figure.subplots(len(starts), len(samplers), squeeze=False, sharex=True)
     edges = np.linspace(0.0, max(case.evaluations.max() for case in cases), _BINS + 1)
     for row, start in enumerate(starts):
         for column, sampler in enumerate(samplers):
             chosen = [case for case in cases if (case.start, case.sampler) == (start, sampler)]
             _histograms(panels[row, column], chosen, edges)
-            panels[row, column].set_title(f"{sampler}, from {start}", fontsize=10)
+            panels[row, column].set_title(f"{sampler}\nfrom {start}")
         panels[row, 0].set_ylabel("samples")
     for axes in panels[-1]:
         axes.set_xlabel("evaluations of the field")
-    figure.suptitle(
-        "Adaptive stop (histograms, mean dotted) and fixed budget (dashed) at the same distance to the data"
+    style.headed(
+        figure, "Adaptive stop (histograms, mean dotted) and fixed budget (dashed) at the same distance to the data"
     )
     return to_image(figure)
 
@@ -66,10 +69,12 @@ def _interval(ends: tuple[float, float]) -> str:
 
 def _histograms(axes: Any, cases: Sequence[Case], edges: np.ndarray) -> None:
     for number, case in enumerate(cases):
-        color, mean = f"C{number}", case.evaluations.mean()
-        axes.hist(case.evaluations, edges, color=color, alpha=0.5, label=f"{case.field}: mean {mean:.0f}")
-        axes.axvline(mean, color=color, linestyle=":")
+        color, mean = style.COLORS[number % len(style.COLORS)], case.evaluations.mean()
+        look = {"histtype": "stepfilled", "facecolor": (color, 0.25), "edgecolor": color}
+        axes.hist(case.evaluations, edges, label=f"{case.field}: mean {mean:.0f}", **look)
+        # Below the legend.
+        axes.axvline(mean, ymax=_BELOW, color=color, linestyle=":")
         if case.budget:
-            axes.axvline(case.budget, color=color, linestyle="--", label=f"fixed budget {case.budget}")
-    axes.set_ylim(top=1.4 * axes.get_ylim()[1])
-    axes.legend(fontsize=8, loc="upper left")
+            axes.axvline(case.budget, ymax=_BELOW, color=color, linestyle="--", label=f"fixed budget {case.budget}")
+    axes.set_ylim(top=axes.get_ylim()[1] / _BELOW)
+    axes.legend(loc="upper left")

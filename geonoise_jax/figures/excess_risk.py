@@ -8,16 +8,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax.figures import style
 from geonoise_jax.figures.pictures import to_image
-from geonoise_jax.figures.text import aligned, with_error
+from geonoise_jax.figures.text import aligned, percent, with_error
 
 if TYPE_CHECKING:
     from geonoise_jax.evaluation.excess_risk import Estimate, Summary
 
 # A difference counts as seen from this many standard errors on.
 _SEEN = 4.0
-_COLORS = ("tab:blue", "tab:orange")
-_STYLES = ("-", "--")
+# Of the splits, or of what is compared: lines with full and with open marks, which are told apart where they coincide.
+_LOOKS: tuple[dict[str, Any], ...] = (
+    {"linestyle": "-", "marker": "o"},
+    {"linestyle": (0, (4, 2)), "marker": "s", "markerfacecolor": "white", "markersize": 6.0, "zorder": 1.9},
+)
+_FLOORS = ((0, (5, 1.5, 1, 1.5)), ":")
+_UNIT = "weighted squared error per entry"
 
 
 def table(summary: Summary) -> str:
@@ -32,15 +38,16 @@ def findings(summary: Summary) -> list[str]:
     return [*approaches, *(_memory(summary, law) for law, name in enumerate(summary.laws) if name == "training set")]
 
 
+@style.paper()
 def curves(summary: Summary) -> Image.Image:
     """Return losses and floors by step, the excess risk by step, and the excess risk by noise level at the end."""
-    figure = Figure(figsize=(15, 4.4), layout="constrained")
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
     losses, excess, levels = figure.subplots(1, 3)
     _plot_losses(summary, losses)
     _plot_excess(summary, excess)
     _plot_levels(summary, levels)
-    figure.suptitle(summary.title)
-    return to_image(figure, dpi=120)
+    style.headed(figure, f"{summary.title}: a network and the exact fields of its data")
+    return to_image(figure)
 
 
 def _heading(summary: Summary) -> str:
@@ -88,7 +95,7 @@ def _approach(summary: Summary, law: int, split: int) -> str:
     identity = "agree" if worst <= _SEEN else "DISAGREE"
     return (
         f"Exact field of the {summary.laws[law]}, {summary.splits[split]} draws: the excess risk went from "
-        f"{excess[0]} before training to {excess[-1]} after {summary.steps[-1]} steps, {100 * share:.2g}% of the floor "
+        f"{excess[0]} before training to {excess[-1]} after {summary.steps[-1]} steps, {percent(share)} of the floor "
         f"{floor:.3g}; excess and gap {identity} at every step (|z| <= {worst:.1f})."
     )
 
@@ -125,51 +132,59 @@ def _cells(terms: Estimate, at: Any) -> list[str]:
 
 def _plot_losses(summary: Summary, axes: Any) -> None:
     for split, name in enumerate(summary.splits):
-        color = _COLORS[split]
-        _with_errors(axes, summary.steps, summary.loss, np.s_[:, split], label=f"network, {name}", color=color)
-        for law, style in zip(range(len(summary.laws)), ("--", ":"), strict=False):
-            label = f"exact field of the {summary.laws[law]}, {name}"
-            axes.axhline(summary.floor.mean[law, split], color=color, linestyle=style, linewidth=1, label=label)
+        look = {**_LOOKS[split], "color": style.COLORS[split]}
+        _with_errors(axes, summary.steps, summary.loss, np.s_[:, split], label=f"network, {name} draws", **look)
+        for law, dashes in zip(range(len(summary.laws)), _FLOORS, strict=False):
+            axes.axhline(summary.floor.mean[law, split], color=style.COLORS[split], linestyle=dashes, linewidth=1.0)
+    for name, dashes in zip(summary.laws, _FLOORS, strict=False):
+        label = f"exact field of the {name}, by colour of the draws"
+        axes.plot([], [], color=style.REFERENCE, linestyle=dashes, linewidth=1.0, label=label)
     # The untrained network is left out of the range, or nothing could be told apart in it.
     top = max(summary.loss.mean[1:].max(), summary.floor.mean.max())
     bottom = min(summary.loss.mean[1:].min(), summary.floor.mean.min())
-    axes.set(
-        title="loss (network and exact fields: the same draws)",
-        ylim=(bottom - 0.1 * (top - bottom), top + 0.1 * (top - bottom)),
-    )
+    axes.set(title="Loss", ylabel=_UNIT, ylim=(bottom - 0.1 * (top - bottom), top + 0.5 * (top - bottom)))
     _finish_steps(summary, axes)
 
 
 def _plot_excess(summary: Summary, axes: Any) -> None:
     for law, name in enumerate(summary.laws):
-        for split, style in enumerate(_STYLES):
-            at, look = np.s_[:, law, split], {"color": _COLORS[law], "linestyle": style}
-            label = f"{name}, {summary.splits[split]} draws"
-            _with_errors(axes, summary.steps, summary.excess, at, label=label, **look)
-            if (law, split) in summary.own:
-                axes.plot(summary.steps, summary.gap.mean[at], "x", color=_COLORS[law], label=f"gap, {label}")
-    axes.set(title=r"excess risk $E\,w\,|f - f^*|^2$ over the exact field", yscale="log")
+        for split, look in enumerate(_LOOKS):
+            at, label = np.s_[:, law, split], f"{name}, {summary.splits[split]} draws"
+            _with_errors(axes, summary.steps, summary.excess, at, label=label, color=style.COLORS[law], **look)
+    for law, split in summary.own:
+        label = f"{summary.laws[law]}: loss less floor, same draws"
+        look = {"color": style.COLORS[law], "markersize": 7.0, "markeredgewidth": 1.2}
+        axes.plot(summary.steps, summary.gap.mean[:, law, split], "x", label=label, **look)
+    axes.set(title=r"Excess risk $E\,w\,|f - f^*|^2$ over an exact field", yscale="log")
+    _headroom(axes, len(summary.laws))
     _finish_steps(summary, axes)
 
 
 def _plot_levels(summary: Summary, axes: Any) -> None:
     noise = np.sqrt(summary.level_noise.prod(axis=1))
     for law, split in summary.own:
-        for terms, style, word in ((summary.level_excess, "-", "excess"), (summary.level_floor, ":", "floor")):
+        for terms, look, word in (
+            (summary.level_excess, _LOOKS[0], "excess"),
+            (summary.level_floor, _LOOKS[1], "floor"),
+        ):
             label = f"{word}, {summary.laws[law]}, {summary.splits[split]} draws"
-            _with_errors(axes, noise, terms, np.s_[law, split], label=label, color=_COLORS[law], linestyle=style)
-    title = f"by noise level, step {summary.steps[-1]}"
+            _with_errors(axes, noise, terms, np.s_[law, split], label=label, color=style.COLORS[law], **look)
+    title = f"By noise level, at step {summary.steps[-1]:,}"
     axes.set(title=title, xlabel="noise-to-signal ratio b / a", xscale="log", yscale="log")
-    axes.legend(fontsize=7)
+    _headroom(axes, len(summary.laws))
+    axes.legend(loc="upper right")
 
 
-def _with_errors(axes: Any, x: np.ndarray, terms: Estimate, at: Any, **style: Any) -> None:
-    axes.errorbar(x, terms.mean[at], terms.error[at], marker=".", capsize=2, **style)
+def _with_errors(axes: Any, x: np.ndarray, terms: Estimate, at: Any, **look: Any) -> None:
+    axes.errorbar(x, terms.mean[at], terms.error[at], **look)
+
+
+def _headroom(axes: Any, laws: int) -> None:
+    """Leave room for the legend above the curves of a logarithmic axis."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** (0.1 + 0.12 * laws))
 
 
 def _finish_steps(summary: Summary, axes: Any) -> None:
-    # Linear up to the first checkpoint, so that the untrained network has its place.
-    first = summary.steps[summary.steps > 0].min()
-    axes.set_xscale("symlog", linthresh=first, linscale=0.3)
-    axes.set(xlabel="step", xlim=(-0.1 * first, 1.2 * summary.steps[-1]))
-    axes.legend(fontsize=7)
+    style.step_axis(axes, summary.steps)
+    axes.legend(loc="upper right")

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax.figures import style
 from geonoise_jax.figures.pictures import image_grid, to_image, to_pixels
 from geonoise_jax.figures.text import aligned, with_error
 
@@ -37,33 +38,38 @@ def findings(study: Study) -> list[str]:
     return [f"As near to the held-out data as training data, within the spread: {'; '.join(near) or 'no scale'}."]
 
 
+@style.paper()
 def picture(study: Study) -> Image.Image:
     """Return accuracy and distance by scale and, of images, some samples of each class."""
     images = study.runs[0].samples.ndim == 4
-    figure = Figure(figsize=(14.0 if images else 5.0, 4.8), layout="constrained")
+    figure = Figure(figsize=(13.0 if images else 4.6, 5.0), layout="constrained")
     grid = figure.add_gridspec(2, 2 if images else 1, width_ratios=[1, 3] if images else None)
     accuracy, distance = (figure.add_subplot(grid[row, 0]) for row in range(2))
     _curve(accuracy, study, "accuracy", study.accuracy)
-    accuracy.set_ylabel("share of the class asked for")
+    accuracy.set(title="Share that is of the class asked for", ylabel="share")
     _curve(distance, study, "distance", study.floor)
-    distance.set(xlabel="guidance scale", ylabel="distance to held-out data")
-    accuracy.legend(fontsize=8)
+    distance.set(title="Distance to held-out data", xlabel="guidance scale", ylabel="sliced 2-Wasserstein")
+    accuracy.legend(loc="lower right")
     if images:
         _show_samples(figure.add_subplot(grid[:, 1]), study)
-    figure.suptitle(study.title)
+    style.headed(figure, f"{study.title}: classifier-free guidance")
     return to_image(figure)
 
 
 def _curve(axes: Any, study: Study, name: str, reference: tuple[float, float]) -> None:
-    for limited, label in ((False, "at all noise levels"), (True, "in the middle")):
+    looks: tuple[dict[str, Any], ...] = (
+        {"marker": "o"},
+        {"marker": "s", "linestyle": "--", "markerfacecolor": "white"},
+    )
+    for limited, label, look in zip((False, True), ("at all noise levels", "in the middle"), looks, strict=True):
         # Without guidance there is nothing to limit: that run belongs to both curves.
         runs = [run for run in study.runs if run.scale == 1.0 or (run.interval is not None) == limited]
         runs.sort(key=lambda run: run.scale)
         if runs:
             values, errors = zip(*(getattr(run, name) for run in runs), strict=True)
-            axes.errorbar([run.scale for run in runs], values, errors, marker=".", capsize=2, label=label)
+            axes.errorbar([run.scale for run in runs], values, errors, label=label, **look)
     value, error = reference
-    axes.axhline(value, color="0.6", linestyle="--", label="data")
+    axes.axhline(value, color=style.REFERENCE, linestyle=":", label="data")
     axes.axhspan(value - error, value + error, color="0.6", alpha=0.2, linewidth=0)
 
 
@@ -76,7 +82,13 @@ def _show_samples(axes: Any, study: Study) -> None:
     height = shown.height / len(study.runs)
     labels = [f"{run.scale:g}" + ("" if run.interval is None else " (middle)") for run in study.runs]
     axes.set_yticks([(row + 0.5) * height for row in range(len(labels))], labels)
-    axes.set_xticks([])
+    width, classes = shown.width / len(firsts), study.labels[firsts]
+    centres = [(np.flatnonzero(classes == label).mean() + 0.5) * width for label in np.unique(classes)]
+    axes.set_xticks(centres, [str(label) for label in np.unique(classes)])
+    axes.set(title="Samples, by guidance scale and class", xlabel="class asked for", ylabel="guidance scale")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
 
 
 def _levels(run: Run) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax.figures import style
 from geonoise_jax.figures.pictures import to_image
 from geonoise_jax.figures.text import aligned, with_error
 
@@ -38,25 +39,27 @@ def _mean(study: Study, values: np.ndarray, level: int, sign: str = "") -> str:
     return with_error(values[level].mean(), study.error(values)[level], sign=sign)
 
 
+@style.paper()
 def picture(study: Study) -> Image.Image:
     """Return the mean log-densities by noise level, and the differences with their standard deviations."""
-    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    figure = Figure(figsize=(9.5, 3.9), layout="constrained")
     values, differences = figure.subplots(1, 2)
-    values.plot(study.noise, study.learnt.mean(1), color="black", marker=".", label="learnt")
+    values.plot(study.noise, study.learnt.mean(1), color="black", marker="o", label="learnt")
     differences.axhline(0.0, color="black", linewidth=0.8)
     for number, (name, exact) in enumerate(study.exact.items()):
-        color, difference = f"C{number}", study.learnt - exact
-        values.plot(study.noise, exact.mean(1), color=color, linestyle="--", label=f"exact, {name}")
-        differences.errorbar(
-            study.noise, difference.mean(1), difference.std(1), color=color, marker=".", capsize=2, label=name
-        )
+        color, difference = style.COLORS[number], study.learnt - exact
+        look = {"color": color, "marker": "s^"[number % 2], "markerfacecolor": "white"}
+        values.plot(study.noise, exact.mean(1), linestyle="--", label=f"exact, {name}", **look)
+        differences.errorbar(study.noise, difference.mean(1), difference.std(1), label=name, **look)
     values.set_ylim(*_limits(study.learnt.mean(1)))
     differences.set_yscale("symlog", linthresh=1.0)
-    for axes, label in ((values, "mean of log p(u | t), nats"), (differences, "learnt less exact, nats")):
-        axes.set(xscale="log", xlabel="noise-to-signal ratio b / a", ylabel=label)
+    values.set(title="Mean log density of held-out observations", ylabel="log p(u | t), nats")
+    differences.set(title="Learnt less exact: mean and standard deviation", ylabel="nats")
+    for axes in (values, differences):
+        axes.set(xscale="log", xlabel="noise-to-signal ratio b / a")
         axes.legend()
-    figure.suptitle(study.title)
-    return to_image(figure, dpi=120)
+    style.headed(figure, study.title)
+    return to_image(figure)
 
 
 def _limits(means: np.ndarray) -> tuple[float, float]:

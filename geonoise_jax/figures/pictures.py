@@ -5,22 +5,27 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib import font_manager
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from geonoise_jax.errors import UserError
+from geonoise_jax.figures import style
 from geonoise_jax.figures.outputs import replacing
 
-_MIN_TILE = 32
-_BORDER = 1
+_MIN_TILE = 64
+_BORDER = 2
+_FONT_SIZE, _MARGIN = 15, 8
+_SEPARATOR = " · "
 _BACKGROUND = 255
 
 
 def image_grid(images: UInt8[np.ndarray, "n h w c"], *, columns: int | None = None) -> Image.Image:
-    """Lay images out in rows, enlarged by a whole factor to at least 32 pixels, with a thin white border.
+    """Lay images out in rows, enlarged by a whole factor to at least 64 pixels, with thin white gaps.
 
     Args:
         images: 1, 3 or 4 channels; of any other number the first is shown.
@@ -44,12 +49,52 @@ def image_grid(images: UInt8[np.ndarray, "n h w c"], *, columns: int | None = No
     return Image.fromarray(canvas[..., 0] if canvas.shape[-1] == 1 else canvas)
 
 
+def caption(run: str, step: int, sampler: str, evaluations: Float[np.ndarray, "n"] | None = None) -> str:
+    """Return the line that says where samples come from: run, step, sampler and evaluations of the network."""
+    parts = [run, f"step {step:,}", sampler]
+    if evaluations is not None and len(evaluations):
+        mean = float(np.mean(evaluations))
+        same = bool((np.asarray(evaluations) == mean).all())
+        parts.append(f"{mean:,.0f} evaluations" if same else f"{mean:,.0f} evaluations on average")
+    return _SEPARATOR.join(parts)
+
+
+def captioned(picture: Image.Image, title: str) -> Image.Image:
+    """Put a title above a picture on white, broken between its parts into lines that fit; a picture stays as it is."""
+    if not title:
+        return picture
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), _FONT_SIZE)
+    lines, line_height = _broken(title, font, picture.width - 2 * _MARGIN), round(1.35 * _FONT_SIZE)
+    width = max(picture.width, *(math.ceil(font.getlength(line)) + 2 * _MARGIN for line in lines))
+    top = line_height * len(lines) + _MARGIN
+    colours = picture.mode if picture.mode in ("L", "RGB") else "RGB"
+    canvas = Image.new(colours, (width, top + picture.height), "white")
+    pen = ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines):
+        pen.text((_MARGIN, _MARGIN // 2 + number * line_height), line, fill="black", font=font)
+    canvas.paste(picture.convert(colours), (0, top))
+    return canvas
+
+
+def _broken(title: str, font: Any, width: int) -> list[str]:
+    """Return the parts of a title in as few lines of a width as there must be."""
+    lines: list[str] = []
+    for part in title.split(_SEPARATOR):
+        longer = f"{lines[-1]}{_SEPARATOR}{part}" if lines else part
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
+
+
 def to_pixels(x: Float[np.ndarray, "*b h w c"]) -> UInt8[np.ndarray, "*b h w c"]:
     """Map model space [-1, 1] to displayable 0..255, clipped; not-a-number becomes black."""
     finite = np.nan_to_num(np.asarray(x, np.float32), nan=-1.0).clip(-1.0, 1.0)
     return np.rint((finite + 1.0) * 127.5).astype(np.uint8)
 
 
+@style.paper()
 def scatter(
     samples: Float[np.ndarray, "n *event"], reference: Float[np.ndarray, "m *event"] | None, *, title: str = ""
 ) -> Image.Image:
@@ -65,19 +110,30 @@ def scatter(
     figure = Figure(figsize=(5, 5), layout="constrained")
     panel = figure.subplots()
     if reference is not None:
-        panel.plot(plane[:, 0], plane[:, 1], ".", markersize=3, color="0.75", label="data")
-    panel.plot(points[:, 0], points[:, 1], ".", markersize=3, color="tab:blue", alpha=0.6, label="samples")
-    panel.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="PC 1", ylabel="PC 2")
-    panel.set_title(title + (f"  ({outside} outside)" if outside else ""))
-    panel.legend(loc="upper right")
+        panel.plot(plane[:, 0], plane[:, 1], ".", markersize=3, color="0.7", label="data")
+    panel.plot(points[:, 0], points[:, 1], ".", markersize=3, color=style.COLORS[0], alpha=0.7, label="samples")
+    panel.set(
+        xlim=(-limit, limit),
+        ylim=(-limit, limit),
+        aspect="equal",
+        xlabel="first principal component",
+        ylabel="second principal component",
+    )
+    panel.set_title(title + (f"  ({outside} outside)" if outside else ""), fontsize=8.0)
+    panel.legend(loc="upper right", markerscale=2.5)
     return to_image(figure)
 
 
 def sample_picture(
     samples: Float[np.ndarray, "n *event"], reference: Float[np.ndarray, "m *event"] | None = None, *, title: str = ""
 ) -> Image.Image:
-    """Return the picture that suits the samples: a grid of images, or a scatter plot of vectors over the reference."""
-    return image_grid(to_pixels(samples)) if samples.ndim == 4 else scatter(samples, reference, title=title)
+    """Return the picture that suits the samples: a grid of images, or a scatter plot of vectors over the reference.
+
+    The title is above either, for instance a :func:`caption`.
+    """
+    if samples.ndim == 4:
+        return captioned(image_grid(to_pixels(samples)), title)
+    return scatter(samples, reference, title=title)
 
 
 def save(picture: Image.Image, path: Path) -> None:
@@ -102,7 +158,7 @@ def _principal_plane(
     return (base - center) @ axes.T, (points - center) @ axes.T
 
 
-def to_image(figure: Figure, dpi: int = 110) -> Image.Image:
+def to_image(figure: Figure, dpi: int = 150) -> Image.Image:
     """Render a figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)

@@ -13,13 +13,15 @@ from matplotlib.figure import Figure
 
 from geonoise_jax.errors import UserError
 from geonoise_jax.exact import Decomposition, Marginal, Posterior
+from geonoise_jax.figures import style
 
 _ENERGY_CELLS, _ARROW_CELLS = 121, 21
 _CONTOURS = 24
-_MARKS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:gray")
+_MARKS = style.COLORS
 _STYLE: dict[str, Any] = {"pivot": "mid", "angles": "xy", "scale": 26.0, "width": 0.004}
 
 
+@style.paper()
 def draw_plane(
     marginal: Marginal,
     path: str | Path,
@@ -55,7 +57,7 @@ def draw_plane(
     fine, coarse = _lattice(limit, _ENERGY_CELLS), _lattice(limit, _ARROW_CELLS)
     parts = marginal.decompose(jnp.asarray(coarse.reshape(-1, 2)))
     energy = np.asarray(marginal.energy(jnp.asarray(fine.reshape(-1, 2)))).reshape(fine.shape[:2])
-    figure = Figure(figsize=(15, 9), layout="constrained")
+    figure = Figure(figsize=(13, 8), layout="constrained")
     axes = figure.subplots(2, 3).ravel()
     _posterior(axes[0], marginal.posterior(jnp.asarray(queries)), queries)
     contours = axes[1].contourf(fine[..., 0], fine[..., 1], energy, levels=_CONTOURS, cmap="viridis")
@@ -70,11 +72,12 @@ def draw_plane(
         if points is not None:
             axis.scatter(*np.asarray(points).T, s=40, c="white", edgecolors="black", zorder=3)
         axis.scatter(*np.asarray(queries).T, s=60, c=_MARKS[: len(queries)], marker="X", edgecolors="black", zorder=4)
-        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$u_1$", ylabel="$u_2$")
+        axis.grid(visible=False)
     title = f"{marginal.process.schedule}, {marginal.process.parameterization}, {marginal.prior.time_law}"
-    figure.suptitle(f"{title}\ncircles: data; crosses: the queries of the first panel; arrows: direction alone")
+    style.headed(figure, f"{title}\ncircles: data; crosses: the queries of the first panel; arrows: direction alone")
     path = Path(path)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=130)
     return path
 
 

@@ -24,6 +24,12 @@ def aligned(rows: Iterable[Sequence[str]], *, left: int = 1) -> list[str]:
     return lines
 
 
+def percent(share: float) -> str:
+    """Return a share in percent, to two digits or as a whole number: 0.2%, 12%, 110%."""
+    value = 100.0 * share
+    return f"{value:.2g}%" if abs(value) < 9.95 else f"{value:,.0f}%"
+
+
 def with_error(mean: float, error: float, *, digits: int | None = None, sign: str = "") -> str:
     """Return ``mean +- error``, both written to the digits of the error that count.
 
