@@ -257,14 +257,16 @@ def _demo(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 
 
 def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
-    from geonoise_jax import config
-    from geonoise_jax.training.train import train
+    from geonoise_jax import build, config
 
-    result = train(config.override(config.load(arguments.config), overrides), arguments.workdir)
+    result = build.train(config.override(config.load(arguments.config), overrides), arguments.workdir)
     if result.stopped_by:
         print(f"{result.stopped_by}: saved step {result.step}; the same command resumes there", file=sys.stderr)
         return _SIGNAL_STATUS[result.stopped_by]
-    print(f"trained to step {result.step}: {arguments.workdir}")
+    if result.first == result.step:
+        print(f"already at step {result.step}, nothing to do: {arguments.workdir}")
+    else:
+        print(f"trained to step {result.step}: {arguments.workdir}")
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict as ConfigDict
 
-from geonoise_jax.errors import UserError
+from geonoise_jax.errors import UserError, nearest
 
 _FREE = "kwargs"
 # What the absence of a key means in the config.json of a version that did not have it.
@@ -230,13 +230,6 @@ def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
 def keys(config: ConfigDict) -> list[str]:
     """Return the dotted keys of a config, those below a spec's kwargs left out."""
     return [key for key, _ in _leaves(config.to_dict()) if f".{_FREE}." not in f".{key}."]
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the tail of an error message that names the known words nearest to ``word``, or all of them."""
-    known = sorted(known)
-    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(matches)}?" if matches else f"; must be one of {', '.join(known)}"
 
 
 def _add_absent(stored: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from geonoise_jax import config, demo, runtime
+from geonoise_jax.build import runs
 from geonoise_jax.cli import parser
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.training import train as training
@@ -70,7 +71,7 @@ def test_a_stopped_run_says_so_and_the_same_command_resumes(
 
 
 def test_an_interrupt_has_its_own_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(training, "train", lambda *_: training.Result(4, "SIGINT", 0.0))
+    monkeypatch.setattr(runs, "train", lambda *_: training.Result(4, "SIGINT", 0.0))
     ended = run("train", CONFIG, "--workdir", tmp_path)
     assert ended == (130, "", "SIGINT: saved step 4; the same command resumes there\n")
 
@@ -166,7 +167,7 @@ def test_overrides_may_come_anywhere_and_with_a_space(monkeypatch: pytest.Monkey
         seen.append(choice)
         return training.Result(1, None, 0.0)
 
-    monkeypatch.setattr(training, "train", record)
+    monkeypatch.setattr(runs, "train", record)
     words = ["--config.seed", "7", "train", "--config.data.data_dir=a=b", CONFIG, "--workdir", "w", "--config.seed=8"]
     assert run(*words).status == 0
     assert (seen[0].seed, seen[0].data.data_dir, seen[0].model.blind) == (8, "a=b", False)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from geonoise_jax import build, config
+from geonoise_jax.build import learning_rate, optimizer, train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.fields import NetworkField
@@ -23,9 +24,8 @@ from geonoise_jax.process.process import Process
 from geonoise_jax.training import ema, metrics
 from geonoise_jax.training import train as training
 from geonoise_jax.training.losses import Objective
-from geonoise_jax.training.optimizer import learning_rate, optimizer
-from geonoise_jax.training.train import DivergedError, prepare, train
-from tests.training_runs import circles, metrics_of
+from geonoise_jax.training.train import DivergedError
+from tests.training_runs import circles, metrics_of, prepare
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +307,7 @@ def test_workdir_files_restore_the_config(data_dir: Path, tmp_path: Path) -> Non
     # A version that stored less.
     (tmp_path / "data.json").write_text(json.dumps({"event_shape": [3], "num_classes": 2}))
     assert training.workdir.read_facts(tmp_path) == training.workdir.Facts((3,), 2)
-    training.workdir.claim(tmp_path, choice, facts)
+    training.workdir.claim(tmp_path, training.workdir.OfConfig(choice), facts)
     assert training.workdir.read_facts(tmp_path) == facts
     with pytest.raises(ValueError, match="no such folder"):
         training.workdir.read_config(tmp_path / "nowhere")

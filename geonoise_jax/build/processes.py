@@ -1,0 +1,54 @@
+"""The mathematics of a config: schedule, target, time law, loss weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from geonoise_jax.build.specs import by_name, from_spec
+from geonoise_jax.process.process import Process
+from geonoise_jax.process.schedules import SCHEDULES, Schedule
+from geonoise_jax.process.targets import TARGETS
+from geonoise_jax.process.times import TIME_LAWS, TimeLaw, check_within
+from geonoise_jax.process.weights import LOSS_WEIGHTS, LossWeight, Preconditioned
+
+SCHEDULE_NAMES = by_name(SCHEDULES)
+TARGET_NAMES = by_name(TARGETS)
+TIME_LAW_NAMES = by_name(TIME_LAWS)
+LOSS_WEIGHT_NAMES = by_name((*LOSS_WEIGHTS, Preconditioned))
+
+
+def scale(config: ConfigDict) -> dict[str, float]:
+    """Return the argument that tells an object the scale of the data, one number for all objects of a config."""
+    return {"sigma_data": float(config.data.sigma_data)}
+
+
+def schedule(config: ConfigDict) -> Schedule:
+    """Return the schedule of a config."""
+    return from_spec("schedule", config.schedule, SCHEDULE_NAMES, defaults=scale(config))
+
+
+def process(config: ConfigDict) -> Process:
+    """Return the schedule and target of a config."""
+    return Process(schedule(config), from_spec("target", config.target, TARGET_NAMES, defaults=scale(config)))
+
+
+def time_law(config: ConfigDict) -> TimeLaw:
+    """Return the time law, on the schedule's range unless the config narrows it.
+
+    Raises:
+        ValueError: if the law leaves the schedule's range, besides what :func:`from_spec` raises.
+    """
+    within = schedule(config)
+    law = from_spec("time_law", config.time_law, TIME_LAW_NAMES, defaults={"lo": within.t_min, "hi": within.t_max})
+    check_within(law, within)
+    return law
+
+
+def loss_weight(config: ConfigDict) -> LossWeight:
+    """Return the loss weight of a config."""
+    given: dict[str, Any] = {"schedule": schedule(config)}
+    if config.loss_weight.name == Preconditioned.__name__:
+        given["target"] = process(config).parameterization
+    return from_spec("loss_weight", config.loss_weight, LOSS_WEIGHT_NAMES, defaults=scale(config), **given)
