@@ -83,7 +83,9 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         epilog="Any key of the config can be changed: --config.training.num_steps=2000",
     )
     command.add_argument(
-        "--config", required=True, metavar="FILE.py[:VARIANT]", help="e.g. configs/digits.py:ddpm,blind"
+        "--config",
+        metavar="FILE.py[:VARIANT]",
+        help="e.g. configs/digits.py:ddpm,blind (default: the config in the workdir, to go on with its run)",
     )
     command.add_argument("--workdir", required=True, type=Path, help="folder of the run; resumed if it holds one")
     command.set_defaults(run=_train)
@@ -130,6 +132,10 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--batch-size", type=int, help="samples computed at once (default: the config's)")
     command.add_argument("--label", type=int, help="class of all samples, for a class-conditional model")
+    command.add_argument("--step", type=int, help="step of the checkpoint (default: the latest)")
+    command.add_argument(
+        "--params", default="ema", help="ema, the averaged parameters, or raw, those of the step itself (default: ema)"
+    )
     command.set_defaults(run=_sample)
 
 
@@ -258,8 +264,14 @@ def _demo(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 
 def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
     from geonoise_jax import build, config
+    from geonoise_jax.training import workdir
 
-    result = build.train(config.override(config.load(arguments.config), overrides), arguments.workdir)
+    if arguments.config is None and not any(
+        (arguments.workdir / name).exists() for name in ("config.json", "run.json")
+    ):
+        raise UserError(f"--config: must be given to begin a run; workdir = {str(arguments.workdir)!r} holds none yet")
+    start = workdir.read_config(arguments.workdir) if arguments.config is None else config.load(arguments.config)
+    result = build.train(config.override(start, overrides), arguments.workdir)
     if result.stopped_by:
         print(f"{result.stopped_by}: saved step {result.step}; the same command resumes there", file=sys.stderr)
         return _SIGNAL_STATUS[result.stopped_by]

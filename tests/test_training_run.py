@@ -179,8 +179,10 @@ def test_bad_networks(network: Any, message: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_restored_with_the_same_objects_alone(folder: Path) -> None:
-    trained = restore(folder, network=Net(), process=PROCESS)
+def test_restored_with_the_same_objects_alone(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        trained = restore(folder, network=Net(), process=PROCESS)
+    assert caplog.text == ""
     assert (trained.step, trained.config, trained.facts.event_shape) == (10, None, (2,))
     assert trained.sampling == own_run().sampling
     for given, message in (

@@ -19,7 +19,7 @@ from geonoise_jax.training.ema import EMAS
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.run import Budget, Run, Sampling, recorded
 from geonoise_jax.training.sharding import Layout
-from geonoise_jax.training.train import Result, finished
+from geonoise_jax.training.train import Result, finished, mesh_of
 from geonoise_jax.training.train import train as train_run
 from geonoise_jax.training.workdir import OfConfig
 
@@ -41,8 +41,10 @@ def train(
         ValueError: on a config that cannot be built, or a workdir of another one or of other data.
     """
     folder = Path(folder)
+    parts = _without_data(config)
+    mesh_of(parts["budget"], parts["layout"], devices)
     OfConfig(config).compare(folder)
-    done = finished(folder, budget(config), sampling(config))
+    done = finished(folder, parts["budget"], parts["sampling"])
     return train_run(run(config, data), folder, devices=devices) if done is None else done
 
 
@@ -52,17 +54,7 @@ def run(config: ConfigDict, data: Arrays | None = None) -> Run:
     Raises:
         ValueError: on a config that cannot be built.
     """
-    # Whatever needs no data comes first: to load them may take minutes.
-    parts: dict[str, Any] = {
-        "process": process(config),
-        "field_options": field_options(config),
-        "optimizer": optimizer(config),
-        "learning_rate": learning_rate(config),
-        "average": from_spec("ema", config.ema, EMAS),
-        "budget": budget(config),
-        "layout": layout(config),
-        "sampling": sampling(config),
-    }
+    parts = _without_data(config)
     data = arrays(config) if data is None else data
     module = network(config, data.num_classes)
     made = Run(
@@ -75,6 +67,21 @@ def run(config: ConfigDict, data: Arrays | None = None) -> Run:
         **parts,
     )
     return recorded(made, OfConfig(config))
+
+
+def _without_data(config: ConfigDict) -> dict[str, Any]:
+    """Return the parts of a run that need no data, which may take minutes to load: their errors come before that."""
+    time_law(config)
+    return {
+        "process": process(config),
+        "field_options": field_options(config),
+        "optimizer": optimizer(config),
+        "learning_rate": learning_rate(config),
+        "average": from_spec("ema", config.ema, EMAS),
+        "budget": budget(config),
+        "layout": layout(config),
+        "sampling": sampling(config),
+    }
 
 
 def budget(config: ConfigDict) -> Budget:

@@ -141,7 +141,7 @@ class Trained:
         if labels is None:
             return class_turns(num, classes)
         found = np.asarray(labels, np.int32)
-        if not classes or found.min() < 0 or found.max() >= classes:
+        if not classes or not ((found >= 0) & (found < classes)).all():
             allowed = f"in 0..{classes - 1}" if classes else "left out: the model has no classes"
             raise UserError(f"label = {labels}: must be {allowed}")
         return np.full(num, found, np.int32) if found.ndim == 0 else found

@@ -7,12 +7,14 @@ cast to what is asked for without a word).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import logging
 import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +145,8 @@ class Checkpoints:
         folder = self._workdir / "checkpoints"
         if self._read_only and not folder.is_dir():
             raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
-        return ocp.CheckpointManager(folder, options=self._options())
+        with _without_news():
+            return ocp.CheckpointManager(folder, options=self._options())
 
     def _options(self) -> ocp.CheckpointManagerOptions:
         if self._read_only:
@@ -250,6 +253,21 @@ class Checkpoints:
             free = (folder / (f"{step}.{attempt}" if attempt else f"{step}") for attempt in itertools.count())
             shutil.move(self._workdir / "checkpoints" / str(step), next(path for path in free if not path.exists()))
         self._manager = self._open()
+
+
+@contextlib.contextmanager
+def _without_news() -> Iterator[None]:
+    """Keep to itself what Orbax warns of while a folder is opened: that it is read-only, as was asked for."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "read only" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
 
 
 def _abstract(kind: str) -> jax.ShapeDtypeStruct:

@@ -133,8 +133,7 @@ def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> 
     Raises:
         ValueError: on parts that do not fit each other.
     """
-    mesh = sharding.make_mesh(run.layout, devices)
-    sharding.check_batch(run.budget.batch_size, run.budget.accumulate, mesh)
+    mesh = mesh_of(run.budget, run.layout, devices)
     check_network(run)
     stream = run.pipeline()
     chain, _ = run.chain()
@@ -168,6 +167,17 @@ def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> 
         resident=_put(stream.resident, whole),
         batch=lambda number: _put(stream.batch(number), rows),
     )
+
+
+def mesh_of(budget: Budget, layout: sharding.Layout, devices: list[jax.Device] | None = None) -> Mesh:
+    """Return the devices of a run, of which each has the same part of a batch.
+
+    Raises:
+        ValueError: if the layout does not use all devices, or they do not divide the batch.
+    """
+    mesh = sharding.make_mesh(layout, devices)
+    sharding.check_batch(budget.batch_size, budget.accumulate, mesh)
+    return mesh
 
 
 def initial_state(setup: Setup, checkpoints: Checkpoints) -> TrainState:

@@ -101,6 +101,11 @@ def read_config(workdir: Path) -> ConfigDict:
         ValueError: if the folder does not exist or holds no run.
     """
     path = workdir / "config.json"
+    if (workdir / "run.json").exists():
+        raise UserError(
+            f"workdir = {str(workdir)!r}: is of a run of own objects (run.json): train, restore and sample it from the "
+            "program that made it"
+        )
     if not path.exists():
         what = "no such folder" if not workdir.exists() else "no config.json in it: not the workdir of a training run"
         raise UserError(f"workdir = {str(workdir)!r}: {what}")
