@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax import runtime
+from geonoise_jax import imports, runtime
 from geonoise_jax.errors import UserError
 
 # Exit status of a process that a signal ended, by the shell's convention.
@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime.configure()
     arguments, overrides = _parse(sys.argv[1:] if argv is None else list(argv))
     try:
-        return arguments.run(arguments, overrides)
+        with imports.allow(getattr(arguments, "allow_import", False)):
+            return arguments.run(arguments, overrides)
     except (UserError, OSError) as error:
         print(f"geonoise {arguments.command}: {error}", file=sys.stderr)
         return 2
@@ -88,6 +89,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         help="e.g. configs/digits.py:ddpm,blind (default: the config in the workdir, to go on with its run)",
     )
     command.add_argument("--workdir", required=True, type=Path, help="folder of the run; resumed if it holds one")
+    _add_allow_import(command)
     command.set_defaults(run=_train)
 
 
@@ -136,6 +138,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--params", default="ema", help="ema, the averaged parameters, or raw, those of the step itself (default: ema)"
     )
+    _add_allow_import(command)
     command.set_defaults(run=_sample)
 
 
@@ -213,7 +216,16 @@ def _add_figure(commands: argparse._SubParsersAction) -> None:
         metavar="NAME=VALUE",
         help="option of the study, e.g. num=4096; may be repeated",
     )
+    _add_allow_import(command)
     command.set_defaults(run=_figure)
+
+
+def _add_allow_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow-import",
+        action="store_true",
+        help="import code that the config in the workdir names, also if you did not train it there: look at it first",
+    )
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -24,7 +24,8 @@ ROOMS: dict[str, set[str]] = {
     "process": set(),
     "nets": set(),
     "data": set(),
-    "config": set(),
+    "imports": set(),
+    "config": {"imports"},
     "progress": set(),
     "runtime": set(),
     "systems": {"config"},
@@ -34,11 +35,13 @@ ROOMS: dict[str, set[str]] = {
     "sampling": {"process", "exact", "fields"},
     "figures": {"exact", "progress"},
     # Of the configs, the workdir alone: it stores them.
-    "training": {"config", "data", "fields", "figures", "process", "progress", "sampling"},
-    "build": {"config", "data", "exact", "fields", "nets", "process", "sampling", "training"},
-    "evaluation": {"build", "config", "exact", "fields", "figures", "process", "progress", "sampling", "training"},
+    "training": {"config", "data", "fields", "figures", "imports", "process", "progress", "sampling"},
+    "build": {"config", "data", "exact", "fields", "imports", "nets", "process", "sampling", "training"},
+    "evaluation": {
+        *("build", "config", "exact", "fields", "figures", "imports", "process", "progress", "sampling", "training"),
+    },
     "demo": {"build", "config", "evaluation", "figures", "process", "progress", "sampling", "training"},
-    "cli": {"build", "config", "demo", "evaluation", "progress", "runtime", "systems", "training"},
+    "cli": {"build", "config", "demo", "evaluation", "imports", "progress", "runtime", "systems", "training"},
 }
 # What is imported for its types alone, and never when the program runs.
 TYPES_ONLY: dict[str, set[str]] = {"figures": {"demo", "evaluation"}}

@@ -14,6 +14,7 @@ from geonoise_jax.build.networks import field_options as field_options
 from geonoise_jax.build.networks import guidance as guidance
 from geonoise_jax.build.networks import network as network
 from geonoise_jax.build.networks import network_field as network_field
+from geonoise_jax.build.networks import sampler as sampler
 from geonoise_jax.build.networks import sampling_field as sampling_field
 from geonoise_jax.build.networks import sampling_options as sampling_options
 from geonoise_jax.build.processes import loss_weight as loss_weight

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float32
 from ml_collections import ConfigDict
 
+from geonoise_jax import imports
 from geonoise_jax.build.processes import loss_weight, process, time_law
-from geonoise_jax.build.specs import frozen
+from geonoise_jax.build.specs import from_spec, frozen
 from geonoise_jax.data import load, memory
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.data.circle_points import CirclesSpec, circles_frame
@@ -77,12 +78,21 @@ def marginal(config: ConfigDict, law: Distribution | None = None, *, accuracy: f
 
 
 def arrays(config: ConfigDict, split: str | None = None) -> Arrays:
-    """Return one split of the data set of a config, in memory; the training split by default."""
-    return load_arrays(config.data.name, split or config.data.split, **_origin(config))
+    """Return one split of the data set of a config, in memory; the training split by default.
+
+    A name that imports a function is called with the split and the kwargs, and must return ``Arrays``.
+    """
+    split = split or config.data.split
+    if not imports.is_import(config.data.name):
+        return load_arrays(config.data.name, split, **_origin(config))
+    return from_spec("data", config.data, {}, kind=Arrays, split=split)
 
 
 def scaling(config: ConfigDict) -> tuple[float, float]:
-    """Return center and scale of the data set of a config, see ``data.Arrays``, without reading it."""
+    """Return center and scale of the data set of a config, see ``data.Arrays``, without reading it if it is no own."""
+    if imports.is_import(config.data.name):
+        data = arrays(config)
+        return data.center, data.scale
     return load.scaling(config.data.name, **_origin(config))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,9 @@ import jax
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
+from geonoise_jax import imports
 from geonoise_jax.build.processes import TARGET_NAMES, process, scale
-from geonoise_jax.build.specs import by_name, from_spec, frozen, named
+from geonoise_jax.build.specs import by_name, from_spec, frozen, named, text_of
 from geonoise_jax.config import UNSET_GRID, UNSET_STEPS, UNSET_TIME, base_config
 from geonoise_jax.errors import UserError, nearest
 from geonoise_jax.fields import (
@@ -23,8 +25,9 @@ from geonoise_jax.fields import (
     Preconditioner,
 )
 from geonoise_jax.nets.mlp import ResidualMLP
+from geonoise_jax.nets.network import Module
 from geonoise_jax.nets.unet import UNet
-from geonoise_jax.sampling.samplers import find
+from geonoise_jax.sampling.samplers import Sampler, find
 from geonoise_jax.training.dual_score import DualScore
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.run import checked_guidance
@@ -55,7 +58,12 @@ def network(config: ConfigDict, num_classes: int | None) -> Any:
     classes = num_classes if config.model.class_conditional else 0
     defaults = {"convolution": "patches"} if config.model.output != "direct" and jax.default_backend() == "cpu" else {}
     given = {"conditional": not config.model.blind, "num_classes": classes}
-    return from_spec("model", config.model, NETWORK_NAMES, defaults=defaults, **given)
+    module = from_spec("model", config.model, NETWORK_NAMES, defaults=defaults, kind=Module, **given)
+    for name, value, unset in (("conditional", not config.model.blind, True), ("num_classes", classes, 0)):
+        if getattr(module, name, unset) != value:
+            key, made = "blind" if name == "conditional" else "class_conditional", type(module).__name__
+            raise UserError(f"model.{key} = True: {made} must have a field {name}, by which it is told")
+    return module
 
 
 def network_field(config: ConfigDict, module: Any, params: PyTree[Array], event_shape: tuple[int, ...]) -> NetworkField:
@@ -65,7 +73,7 @@ def network_field(config: ConfigDict, module: Any, params: PyTree[Array], event_
         ValueError: on an unknown loss, noise feature, output, preconditioner or target, or one that a blind network
             cannot have.
     """
-    kind = named("loss", config.loss, LOSS_NAMES).network_field
+    kind = named("loss", config.loss, LOSS_NAMES, Objective).network_field
     return kind(params, module, process(config), event_shape, config.model.blind, **field_options(config))
 
 
@@ -125,10 +133,36 @@ def sampling_options(config: ConfigDict) -> dict[str, Any]:
     """
     sampling = config.sampling
     kwargs = {option: frozen(value) for option, value in sampling.sampler["kwargs"].items()}
-    find(sampling.sampler.name, kwargs)
+    chosen = sampler(sampling.sampler.name)
+    find(chosen, kwargs)
     values = {name: sampling[name] for name, unset in _UNSET.items() if sampling[name] != unset}
     values |= {name: sampling[name] for name in ("denoise", "batch_size")}
-    return {"sampler": sampling.sampler.name, **values, **kwargs}
+    return {"sampler": chosen, **values, **kwargs}
+
+
+def sampler(name: str) -> Any:
+    """Return the argument ``sampler`` of ``sampling.generate`` for a name: itself, or the sampler that it imports.
+
+    Raises:
+        ValueError: if it cannot be imported, or is no sampler.
+    """
+    key = "sampling.sampler"
+    if not imports.is_import(name):
+        return name
+    made = imports.load(key, name)
+    if isinstance(made, Sampler):
+        return made
+    parameters = list(inspect.signature(made).parameters) if inspect.isfunction(made) else []
+    if parameters[:2] != ["field", "u"]:
+        raise UserError(
+            f"{key}.name = {name!r}: must be a Sampler, or a function of (field, u[, times][, keys], *, options), not "
+            f"{text_of(made)} ({', '.join(parameters)})"
+        )
+    return Sampler(made, _uncounted if "times" in parameters else None)
+
+
+def _uncounted(num_steps: int, **_: Any) -> None:
+    """The cost of a sampler on a grid that does not say how often it evaluates the field."""
 
 
 def _refuse_model(config: ConfigDict, name: str, used: bool, why: str) -> None:

@@ -9,13 +9,14 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from geonoise_jax import config as configs
 from geonoise_jax.build.dataset import arrays
 from geonoise_jax.build.networks import LOSS_NAMES, field_options, guidance, network, sampling_options
 from geonoise_jax.build.processes import loss_weight, process, scale, time_law
 from geonoise_jax.build.specs import from_spec, frozen
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.training import optimizer as optimizers
-from geonoise_jax.training.ema import EMAS
+from geonoise_jax.training.ema import EMA, EMAS
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.run import Budget, Run, Sampling, recorded
 from geonoise_jax.training.sharding import Layout
@@ -41,6 +42,7 @@ def train(
         ValueError: on a config that cannot be built, or a workdir of another one or of other data.
     """
     folder = Path(folder)
+    config = configs.absolute(config)
     parts = _without_data(config)
     mesh_of(parts["budget"], parts["layout"], devices)
     OfConfig(config).compare(folder)
@@ -54,6 +56,7 @@ def run(config: ConfigDict, data: Arrays | None = None) -> Run:
     Raises:
         ValueError: on a config that cannot be built.
     """
+    config = configs.absolute(config)
     parts = _without_data(config)
     data = arrays(config) if data is None else data
     module = network(config, data.num_classes)
@@ -77,7 +80,7 @@ def _without_data(config: ConfigDict) -> dict[str, Any]:
         "field_options": field_options(config),
         "optimizer": optimizer(config),
         "learning_rate": learning_rate(config),
-        "average": from_spec("ema", config.ema, EMAS),
+        "average": from_spec("ema", config.ema, EMAS, kind=EMA),
         "budget": budget(config),
         "layout": layout(config),
         "sampling": sampling(config),
@@ -111,6 +114,7 @@ def objective(config: ConfigDict, module: Any) -> Objective:
         config.loss,
         LOSS_NAMES,
         defaults=scale(config),
+        kind=Objective,
         time_law=time_law(config),
         loss_weight=loss_weight(config),
         stratified=config.time_law.stratified,
@@ -129,6 +133,6 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Return the optax chain of a config: clip by global norm (unless 0), then the named optimizer on its rate."""
-    rate = learning_rate(config)
-    made = from_spec("optimizer", config.optimizer, optimizers.OPTIMIZERS, learning_rate=rate)
+    rate, kind = learning_rate(config), optax.GradientTransformation
+    made = from_spec("optimizer", config.optimizer, optimizers.OPTIMIZERS, kind=kind, learning_rate=rate)
     return optimizers.clipped(made, config.optimizer.clip_norm)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from geonoise_jax import build
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.point_files import Space, as_events, read_points
 from geonoise_jax.evaluation.restore import Trained, restore
@@ -86,10 +87,11 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     x = None if given is None else as_events(given, _space(trained))
     num = _number(options.num, x)
     labels = trained.labels(num, options.label)
-    sampler = trained.sampling.options.get("sampler", "heun") if options.sampler is None else options.sampler
-    # Among the arguments of sampling.generate they could not be told from these.
-    find(sampler, options.sampler_options)
     chosen = {name: getattr(options, name) for name in _OF_GENERATE if getattr(options, name) is not None}
+    if options.sampler is not None:
+        chosen["sampler"] = build.sampler(options.sampler)
+    # Among the arguments of sampling.generate they could not be told from these.
+    find(chosen.get("sampler", trained.sampling.options.get("sampler", "heun")), options.sampler_options)
     progress = Progress("sample", num, "samples")
     samples = trained.generate(
         num,

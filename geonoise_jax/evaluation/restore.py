@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 from jaxtyping import ArrayLike as ArrayLike
 
-from geonoise_jax import build
+from geonoise_jax import build, imports
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import DensityField, NetworkField
 from geonoise_jax.process.keys import root_key
@@ -155,6 +155,7 @@ def restore(
     step: int | None = None,
     params: str = "ema",
     mesh: Mesh | None = None,
+    allow_import: bool = False,
     **field_options: Any,
 ) -> Trained:
     """Restore the parameters of one checkpoint of a workdir, by default the latest sound one.
@@ -166,6 +167,7 @@ def restore(
         step: number of updates of the checkpoint.
         params: ``ema`` or ``raw``, see :class:`Trained`.
         mesh: devices that hold the parameters and draw samples; all by default.
+        allow_import: import what the config names, also in a workdir that somebody else made, see ``imports``.
         **field_options: those ``field_options`` of a run of own objects that are objects, such as a preconditioner.
 
     Raises:
@@ -179,7 +181,8 @@ def restore(
         model = _own(folder, network, process, field_options)
     else:
         given = {"network": network, "process": process, **field_options}
-        model = _of_config(folder, [name for name, value in given.items() if value is not None])
+        with imports.allow(allow_import):
+            model = _of_config(folder, [name for name, value in given.items() if value is not None])
     shapes = jax.eval_shape(functools.partial(init_params, model.module, model.facts.event_shape), init_key(0))
     where = sharding.replicated(mesh)
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes)

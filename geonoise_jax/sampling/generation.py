@@ -52,7 +52,7 @@ def sample(
     field: Field,
     key: Key[Array, ""],
     num: int,
-    sampler: str = "heun",
+    sampler: str | Sampler = "heun",
     num_steps: int | None = None,
     **options: Any,
 ) -> Float[np.ndarray, "num *event"]:
@@ -64,7 +64,7 @@ def generate(
     field: Field,
     key: Key[Array, ""],
     num: int,
-    sampler: str = "heun",
+    sampler: str | Sampler = "heun",
     num_steps: int | None = None,
     *,
     grid: str | None = None,
@@ -87,7 +87,7 @@ def generate(
         field: any Field: exact or trained, blind or conditional.
         key: PRNG key of any kind.
         num: number of samples.
-        sampler: a name of ``samplers.SAMPLERS``.
+        sampler: a name of ``samplers.SAMPLERS``, or a ``samplers.Sampler``.
         num_steps: number of steps of the grid; 100 by default. Adaptive and autonomous samplers take none.
         grid: ``"uniform"`` in t, the default, ``"rho"`` (EDM) or ``"log_snr"``. Adaptive and autonomous samplers take
             none.
@@ -151,7 +151,11 @@ def _errors_of(num: int) -> Iterator[Float[np.ndarray, "{num}"]]:
 
 
 def plan(
-    schedule: Schedule, sampler: str, num_steps: int | None = None, grid: str | None = None, **options: Any
+    schedule: Schedule,
+    sampler: str | Sampler,
+    num_steps: int | None = None,
+    grid: str | None = None,
+    **options: Any,
 ) -> tuple[Sampler, Float[Array, "times"]]:
     """Return the sampler and the times that these options mean for a schedule; only the ends for one without a grid.
 
@@ -176,7 +180,7 @@ def _refuse_given(why: str, **unused: Any) -> None:
 
 def check(
     field: Field,
-    sampler: str = "heun",
+    sampler: str | Sampler = "heun",
     num_steps: int | None = None,
     *,
     grid: str | None = None,
@@ -211,7 +215,7 @@ def check(
 
 def _fixed(
     field: Field,
-    sampler: str,
+    sampler: str | Sampler,
     num_steps: int | None,
     grid: str | None,
     denoise: bool,
@@ -351,7 +355,7 @@ def _check_sizes(num: int, batch_size: int, mesh: Mesh | None) -> int:
     return -(-min(batch_size, num) // devices) * devices
 
 
-def _warn_of_failures(sampler: str, samples: Samples) -> None:
+def _warn_of_failures(sampler: str | Sampler, samples: Samples) -> None:
     num, statistics = len(samples.x), samples.statistics
     if failed := int(np.sum(statistics.get("failed", 0))):
         _LOG.warning("%s did not finish %d of %d samples: raise max_steps", sampler, failed, num)

@@ -33,7 +33,11 @@ class Sampler:
     """
 
     run: Callable[..., Any]
-    cost: Callable[..., int] | None = None
+    cost: Callable[..., int | None] | None = None
+
+    def __str__(self) -> str:
+        """Return the name of the function."""
+        return self.run.__name__
 
     @property
     def timed(self) -> bool:
@@ -118,17 +122,18 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def find(name: str, options: Mapping[str, Any]) -> Sampler:
-    """Return a sampler by name, once it is known to have these options.
+def find(name: str | Sampler, options: Mapping[str, Any]) -> Sampler:
+    """Return a sampler by name, or the one given, once it is known to have these options.
 
     Raises:
         ValueError: on an unknown sampler, or on an option that it does not have.
     """
-    if name not in SAMPLERS:
+    if not isinstance(name, Sampler) and name not in SAMPLERS:
         raise UserError(f"sampler = {name!r}: must be one of {', '.join(SAMPLERS)}")
-    known = SAMPLERS[name].options
+    found = name if isinstance(name, Sampler) else SAMPLERS[name]
+    name, known = name if isinstance(name, str) else name.run.__name__, found.options
     for option, value in options.items():
         if option not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
             raise UserError(f"{option} = {value!r}: no option of the sampler {name!r}; {has}")
-    return SAMPLERS[name]
+    return found

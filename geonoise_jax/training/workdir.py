@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from geonoise_jax import config as configs
+from geonoise_jax import imports
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.errors import UserError
 from geonoise_jax.training.run import Record
@@ -77,7 +78,8 @@ class OfConfig:
         _check_rate(folder, self.config, changed)
 
     def write(self, folder: Path) -> None:
-        """Store the config."""
+        """Store the config, and that this user gave it."""
+        imports.trust(folder, self.config.to_dict())
         _write(folder / "config.json", configs.dumps(self.config))
 
 
@@ -98,7 +100,8 @@ def read_config(workdir: Path) -> ConfigDict:
     """Return the config of a workdir.
 
     Raises:
-        ValueError: if the folder does not exist or holds no run.
+        ValueError: if the folder does not exist or holds no run, or its config names imports that are not allowed, see
+            ``imports``.
     """
     path = workdir / "config.json"
     if (workdir / "run.json").exists():
@@ -109,7 +112,9 @@ def read_config(workdir: Path) -> ConfigDict:
     if not path.exists():
         what = "no such folder" if not workdir.exists() else "no config.json in it: not the workdir of a training run"
         raise UserError(f"workdir = {str(workdir)!r}: {what}")
-    return configs.loads(path.read_text())
+    config = configs.loads(path.read_text())
+    imports.require(workdir, config.to_dict())
+    return config
 
 
 def read_facts(workdir: Path) -> Facts:
