@@ -151,6 +151,10 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: own_run(data=np.zeros((4, 2))), "Run.data is a ndarray: must be geonoise_jax.data.Arrays(events=...)"),
     (lambda: own_run(objective=LAW), "time_law: [lo, hi] = [0, 1] must lie within the schedule's"),
     (lambda: own_run(sampling=Sampling(guidance=2.0)), "guidance.scale = 2.0: must be 1 for a model without classes"),
+    (
+        lambda: own_run(budget=Budget(batch_size=65)).pipeline(),
+        "training.batch_size = 65: must be at most 64, the number of items of arrays/train",
+    ),
     (lambda: Budget(num_steps=0), "training.num_steps = 0: must be at least 1"),
     (lambda: Budget(checkpoint_every=True), "checkpoint.every = True: must be an integer"),
     (lambda: Sampling(every=-1), "sampling.every = -1: must be at least 0"),

@@ -225,7 +225,15 @@ class Run:
         )
 
     def pipeline(self) -> Pipeline:
-        """Return the stream of training batches."""
+        """Return the stream of training batches.
+
+        Raises:
+            ValueError: if the data has fewer items than a batch.
+        """
+        size, data = self.budget.batch_size, self.data
+        if size > len(data):
+            of = f"{data.name}/{data.split}"
+            raise UserError(f"training.batch_size = {size}: must be at most {len(data)}, the number of items of {of}")
         return Pipeline(self.data, self.budget.batch_size, self.seed, placement=self.placement, flip=self.flip)
 
 
