@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax import runtime
+from geonoise_jax import imports, runtime
 from geonoise_jax.errors import UserError
 
 # Exit status of a process that a signal ended, by the shell's convention.
@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime.configure()
     arguments, overrides = _parse(sys.argv[1:] if argv is None else list(argv))
     try:
-        return arguments.run(arguments, overrides)
+        with imports.allow(getattr(arguments, "allow_import", False)):
+            return arguments.run(arguments, overrides)
     except (UserError, OSError) as error:
         print(f"geonoise {arguments.command}: {error}", file=sys.stderr)
         return 2
@@ -83,9 +84,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         epilog="Any key of the config can be changed: --config.training.num_steps=2000",
     )
     command.add_argument(
-        "--config", required=True, metavar="FILE.py[:VARIANT]", help="e.g. configs/digits.py:ddpm,blind"
+        "--config",
+        metavar="FILE.py[:VARIANT]",
+        help="e.g. configs/digits.py:ddpm,blind (default: the config in the workdir, to go on with its run)",
     )
     command.add_argument("--workdir", required=True, type=Path, help="folder of the run; resumed if it holds one")
+    _add_allow_import(command)
     command.set_defaults(run=_train)
 
 
@@ -130,6 +134,11 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--batch-size", type=int, help="samples computed at once (default: the config's)")
     command.add_argument("--label", type=int, help="class of all samples, for a class-conditional model")
+    command.add_argument("--step", type=int, help="step of the checkpoint (default: the latest)")
+    command.add_argument(
+        "--params", default="ema", help="ema, the averaged parameters, or raw, those of the step itself (default: ema)"
+    )
+    _add_allow_import(command)
     command.set_defaults(run=_sample)
 
 
@@ -207,7 +216,16 @@ def _add_figure(commands: argparse._SubParsersAction) -> None:
         metavar="NAME=VALUE",
         help="option of the study, e.g. num=4096; may be repeated",
     )
+    _add_allow_import(command)
     command.set_defaults(run=_figure)
+
+
+def _add_allow_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow-import",
+        action="store_true",
+        help="import code that the config in the workdir names, also if you did not train it there: look at it first",
+    )
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -257,14 +275,22 @@ def _demo(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 
 
 def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
-    from geonoise_jax import config
-    from geonoise_jax.training.train import train
+    from geonoise_jax import build, config
+    from geonoise_jax.training import workdir
 
-    result = train(config.override(config.load(arguments.config), overrides), arguments.workdir)
+    if arguments.config is None and not any(
+        (arguments.workdir / name).exists() for name in ("config.json", "run.json")
+    ):
+        raise UserError(f"--config: must be given to begin a run; workdir = {str(arguments.workdir)!r} holds none yet")
+    start = workdir.read_config(arguments.workdir) if arguments.config is None else config.load(arguments.config)
+    result = build.train(config.override(start, overrides), arguments.workdir)
     if result.stopped_by:
         print(f"{result.stopped_by}: saved step {result.step}; the same command resumes there", file=sys.stderr)
         return _SIGNAL_STATUS[result.stopped_by]
-    print(f"trained to step {result.step}: {arguments.workdir}")
+    if result.first == result.step:
+        print(f"already at step {result.step}, nothing to do: {arguments.workdir}")
+    else:
+        print(f"trained to step {result.step}: {arguments.workdir}")
     return 0
 
 

@@ -7,7 +7,9 @@ kwargs of a spec are free here and are checked against the object's own signatur
 from __future__ import annotations
 
 import ast
+import copy
 import difflib
+import inspect
 import json
 import runpy
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -16,7 +18,8 @@ from typing import Any
 
 from ml_collections import ConfigDict as ConfigDict
 
-from geonoise_jax.errors import UserError
+from geonoise_jax import imports
+from geonoise_jax.errors import UserError, nearest
 
 _FREE = "kwargs"
 # What the absence of a key means in the config.json of a version that did not have it.
@@ -124,16 +127,54 @@ def set_spec(node: ConfigDict, new: Mapping[str, Any]) -> None:
 def load(path_and_variant: str) -> ConfigDict:
     """Load ``PATH`` or ``PATH:VARIANT``: the result of ``get_config(variant)`` of a Python file.
 
-    A path that does not exist in the working directory is looked for among the configs that ship with the package.
+    A path that does not exist in the working directory is looked for among the configs that ship with the package. The
+    file may import modules beside it, and have a ``get_config()`` without variants.
 
     Raises:
-        ValueError: if there is no such file, or it has no ``get_config``, or the variant is unknown.
+        ValueError: if there is no such file, or it has no ``get_config``, fails, or returns anything but a config of
+            the keys that are known here, or the variant is unknown.
     """
-    path, _, variant = path_and_variant.partition(":")
-    get_config = runpy.run_path(str(_find(path))).get("get_config")
-    if get_config is None:
-        raise UserError(f"config = {path!r}: must define get_config(variant)")
-    return get_config(variant) if variant else get_config()
+    path, variant = _split(path_and_variant)
+    file = _find(path).resolve()
+    label = f"config = {path!r}"
+    try:
+        with imports.neighbours(file.parent):
+            get_config = runpy.run_path(str(file)).get("get_config")
+            if not callable(get_config):
+                raise UserError(f"{label}: must define get_config(variant)")
+            if variant and not inspect.signature(get_config).parameters:
+                raise UserError(f"{label}: its get_config takes no variant, {variant!r}")
+            config = get_config(variant) if variant else get_config()
+    except UserError:
+        raise
+    # Whatever a config of the user raises is the user's to mend.
+    except Exception as error:
+        raise UserError(f"{label}: {imports.failure(error, file)}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{label}: get_config returned {type(config).__name__}; must be a ConfigDict of base_config()")
+    _check_like(config.to_dict(), base_config().to_dict(), label=label)
+    return absolute(config.lock(), file.parent)
+
+
+def absolute(config: ConfigDict, *folders: Path) -> ConfigDict:
+    """Return the config with whole paths of the files that it names as code, see ``imports``.
+
+    Args:
+        config: the config; it is not changed.
+        *folders: where files with relative paths are looked for, before the working directory.
+    """
+    changes = [
+        (key, imports.absolute(each["name"], (*folders, Path.cwd()))) for key, each in imports.specs(config.to_dict())
+    ]
+    if not changes:
+        return config
+    config = copy.deepcopy(config)
+    for key, name in changes:
+        node = config
+        for part in key.split("."):
+            node = node[part]
+        node.name = name
+    return config
 
 
 def override(config: ConfigDict, assignments: Iterable[tuple[str, str]]) -> ConfigDict:
@@ -232,13 +273,6 @@ def keys(config: ConfigDict) -> list[str]:
     return [key for key, _ in _leaves(config.to_dict()) if f".{_FREE}." not in f".{key}."]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the tail of an error message that names the known words nearest to ``word``, or all of them."""
-    known = sorted(known)
-    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(matches)}?" if matches else f"; must be one of {', '.join(known)}"
-
-
 def _add_absent(stored: dict[str, Any]) -> None:
     for key, value in _ABSENT.items():
         *parents, leaf = key.split(".")
@@ -259,23 +293,37 @@ def _drop_unused(config: ConfigDict) -> ConfigDict:
     return fit_sampling(config, ())
 
 
-def _check_like(found: Mapping[str, Any], default: Mapping[str, Any], prefix: str = "") -> None:
+def _check_like(
+    found: Mapping[str, Any], default: Mapping[str, Any], prefix: str = "", label: str = "config.json"
+) -> None:
     """Require the keys and types of the defaults; a spec's kwargs are any mapping."""
     for key in sorted(found.keys() ^ default.keys()):
         path, problem = f"{prefix}{key}", "unknown" if key in found else "missing"
-        raise UserError(f"config.json: key {path!r} is {problem}{nearest(path, keys(base_config()))}")
+        raise UserError(f"{label}: key {path!r} is {problem}{nearest(path, keys(base_config()))}")
     for key, value in found.items():
         if not _same_type(value, default[key]):
             expected = f"must be of type {type(default[key]).__name__}, such as {default[key]!r}"
-            raise UserError(f"config.json: {prefix}{key} = {value!r}: {expected}")
+            raise UserError(f"{label}: {prefix}{key} = {value!r}: {expected}")
         if isinstance(value, Mapping) and key != _FREE:
-            _check_like(value, default[key], f"{prefix}{key}.")
+            _check_like(value, default[key], f"{prefix}{key}.", label)
 
 
 def _same_type(value: Any, default: Any) -> bool:
     # JSON knows lists only, and other programs write 1.0 as 1.
     kinds: Any = {tuple: (tuple, list), float: (float, int)}.get(type(default), type(default))
     return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return path and variant of ``PATH[:VARIANT]``; a path may have colons, and is then one that exists."""
+    if Path(text).is_file():
+        return text, ""
+    colons = [index for index, letter in enumerate(text) if letter == ":"]
+    # A drive letter is no path.
+    whole = [index for index in reversed(colons) if Path(text[:index]).is_file()]
+    shipped = [index for index in reversed(colons) if text[:index].endswith(".py")]
+    cut = next(iter((*whole, *shipped, *colons)), len(text))
+    return text[:cut], text[cut + 1 :]
 
 
 def _find(path: str) -> Path:

@@ -19,14 +19,13 @@ from ml_collections import ConfigDict
 from geonoise_jax import build, config
 from geonoise_jax.evaluation.floors import DRAWS, Distance, Measure, floor, over_draws, reference_spread, with_spread
 from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
-from geonoise_jax.evaluation.restore import restore_field
+from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.figures import demo_report, pictures
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import duration
 from geonoise_jax.sampling.generation import sample
 from geonoise_jax.training import metrics
 from geonoise_jax.training.sharding import sampling_mesh
-from geonoise_jax.training.train import train
 
 FOUR = ("flow_matching,conditional", "flow_matching,blind", "ddpm,conditional", "ddpm,blind")
 _LOG = logging.getLogger(__name__)
@@ -142,7 +141,7 @@ def demo_config(model: str, budget: Budget) -> ConfigDict:
 
 
 def _outcome(model: str, choice: ConfigDict, folder: Path, num: int, measure: Measure) -> Outcome:
-    result = train(choice, folder)
+    result = build.train(choice, folder)
     if result.stopped_by:
         saved = f"{result.stopped_by}: saved step {result.step} of {folder}; the same command goes on there"
         raise InterruptedDemoError(saved, result.stopped_by)
@@ -163,7 +162,7 @@ def _outcome(model: str, choice: ConfigDict, folder: Path, num: int, measure: Me
 
 def _draw(choice: ConfigDict, folder: Path, num: int) -> np.ndarray:
     mesh = sampling_mesh()
-    field = restore_field(folder, mesh).field
+    field = restore(folder, mesh=mesh).field
     return sample(field, root_key(1), num, **build.sampling_options(choice), mesh=mesh)
 
 

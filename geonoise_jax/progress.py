@@ -16,7 +16,16 @@ class Progress:
     The rate leaves out the first update, which includes compilation.
     """
 
-    def __init__(self, label: str, total: int, unit: str, *, start: int = 0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        *,
+        start: int = 0,
+        also: tuple[int, str] | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
         """Start the clock.
 
         Args:
@@ -24,9 +33,10 @@ class Progress:
             total: amount of work, in ``unit``.
             unit: what is counted, e.g. ``steps``.
             start: amount already done, e.g. before a resume.
+            also: what else to give the rate in: how many of it a unit is, and what is counted.
             stream: where to write; standard error by default.
         """
-        self._label, self._total, self._unit = label, total, unit
+        self._label, self._total, self._unit, self._also = label, total, unit, also
         self._stream = sys.stderr if stream is None else stream
         self._terminal = self._stream.isatty()
         self._first: tuple[float, int] | None = None
@@ -65,7 +75,10 @@ class Progress:
         line = f"{self._label}: {self._done}/{self._total} {self._unit} ({share:.0f}%)"
         if self.rate > 0:
             left = (self._total - self._done) / self.rate
-            line += f"  {self.rate:.3g} {self._unit}/s  ETA {duration(left)}"
+            rate, more = self.rate, ""
+            if self._also is not None:
+                more = f", {rate * self._also[0]:.3g} {self._also[1]}/s"
+            line += f"  {rate:.3g} {self._unit}/s{more}  ETA {duration(left)}"
         line = f"{line}  {detail}".rstrip()
         self._stream.write(f"\r\x1b[2K{line}" if self._terminal else f"{line}\n")
         self._stream.flush()

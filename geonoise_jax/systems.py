@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from geonoise_jax.config import UNSET_GRID, UNSET_STEPS, ConfigDict, nearest, set_spec, spec
-from geonoise_jax.errors import UserError
+from geonoise_jax.config import UNSET_GRID, UNSET_STEPS, ConfigDict, set_spec, spec
+from geonoise_jax.errors import UserError, nearest
 
 Changes = Mapping[str, Any]
 

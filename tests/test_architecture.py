@@ -28,7 +28,8 @@ ROOMS: dict[str, set[str]] = {
     "process": set(),
     "nets": set(),
     "data": set(),
-    "config": set(),
+    "imports": set(),
+    "config": {"imports"},
     "progress": set(),
     "runtime": set(),
     "systems": {"config"},
@@ -36,12 +37,15 @@ ROOMS: dict[str, set[str]] = {
     # An exact field is whatever has the methods of exact.marginal.Marginal.
     "fields": {"process"},
     "sampling": {"process", "exact", "fields"},
-    "build": {"config", "data", "exact", "fields", "nets", "process", "sampling"},
     "figures": {"exact", "progress"},
-    "training": {"build", "config", "data", "fields", "figures", "process", "progress", "sampling"},
-    "evaluation": {"build", "config", "exact", "fields", "figures", "process", "progress", "sampling", "training"},
+    # Of the configs, the workdir alone: it stores them.
+    "training": {"config", "data", "fields", "figures", "imports", "process", "progress", "sampling"},
+    "build": {"config", "data", "exact", "fields", "imports", "nets", "process", "sampling", "training"},
+    "evaluation": {
+        *("build", "config", "exact", "fields", "figures", "imports", "process", "progress", "sampling", "training"),
+    },
     "demo": {"build", "config", "evaluation", "figures", "process", "progress", "sampling", "training"},
-    "cli": {"config", "demo", "evaluation", "progress", "runtime", "systems", "training"},
+    "cli": {"build", "config", "demo", "evaluation", "imports", "progress", "runtime", "systems", "training"},
 }
 # What is imported for its types alone, and never when the program runs.
 TYPES_ONLY: dict[str, set[str]] = {"figures": {"demo", "evaluation"}}
@@ -51,7 +55,7 @@ LIBRARIES: dict[str, set[str]] = {
     "tensorflow_datasets": {"data"},
     "sklearn": {"data", "evaluation"},
     "flax": {"nets", "training"},
-    "optax": {"training"},
+    "optax": {"build", "training"},
     "diffrax": {"sampling"},
     "orbax": {"training"},
     "clu": {"training"},
@@ -136,6 +140,19 @@ def test_configs_are_seen_where_things_are_built_and_run_only() -> None:
     seeing = {room(path) for path in SOURCES if re.search(r"\bConfigDict\b|\bml_collections\b", path.read_text())}
     assert "build" in seeing
     assert seeing <= CONFIG_ROOMS
+
+
+def test_a_training_run_is_of_objects_and_its_workdir_alone_knows_configs() -> None:
+    """Neither the class of configs nor the module that makes them."""
+    known = {"geonoise_jax.config", "geonoise_jax.build", "ml_collections"}
+
+    def knows(path: Path) -> bool:
+        names = {each.module for each in imports(tree(path))}
+        return "ConfigDict" in path.read_text() or any(
+            f"{name}.".startswith(f"{one}.") for name in names for one in known
+        )
+
+    assert {path.name for path in (PACKAGE / "training").glob("*.py") if knows(path)} == {"workdir.py"}
 
 
 def fresh(code: str) -> str:

@@ -70,7 +70,7 @@ def test_every_loss_weight_has_the_schedule(weight: type) -> None:
 
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
 def test_every_optimizer_by_name(name: str) -> None:
-    optimizer.optimizer(changed(optimizer__name=name))
+    build.optimizer(changed(optimizer__name=name))
 
 
 @pytest.mark.parametrize("name", ema.EMAS)
@@ -127,7 +127,7 @@ UNKNOWN_NAMES = [
     ("target", "noise", build.process, "target.name = 'noise': unknown; did you mean Noise"),
     ("time_law", "LogNorm", build.time_law, "time_law.name = 'LogNorm': unknown; did you mean LogNormal"),
     ("loss_weight", "units", build.loss_weight, "loss_weight.name = 'units': unknown; did you mean Unit"),
-    ("optimizer", "adamm", optimizer.optimizer, "optimizer.name = 'adamm': unknown; did you mean adam"),
+    ("optimizer", "adamm", build.optimizer, "optimizer.name = 'adamm': unknown; did you mean adam"),
     ("target", "zzz", build.process, "target.name = 'zzz': unknown; must be one of EDMNetwork, Equilibrium, Noise"),
 ]
 
@@ -152,15 +152,15 @@ REFUSED: list[tuple[dict[str, Any], Any, str]] = [
     ({"model__kwargs__name": "net"}, _network, "model.kwargs.name: not an argument of UNet"),
     ({"model__kwargs__parent": None}, _network, "model.kwargs.parent: not an argument of UNet"),
     ({"loss_weight__kwargs__schedule": 1}, build.loss_weight, "loss_weight.kwargs.schedule: not an argument of Unit"),
-    ({"optimizer__kwargs__learning_rate": 1.0}, optimizer.optimizer, "optimizer.kwargs.learning_rate: not an argument"),
+    ({"optimizer__kwargs__learning_rate": 1.0}, build.optimizer, "optimizer.kwargs.learning_rate: not an argument"),
     # Text and truth values where the default is a number, and the reverse.
     (
         {"optimizer__kwargs__b1": "abc"},
-        optimizer.optimizer,
+        build.optimizer,
         "optimizer.kwargs.b1 = 'abc': must be a number, such as 0.9",
     ),
-    ({"optimizer__kwargs__b1": True}, optimizer.optimizer, "optimizer.kwargs.b1 = True: must be a number"),
-    ({"optimizer__kwargs__nesterov": "no"}, optimizer.optimizer, "optimizer.kwargs.nesterov = 'no': must be True or"),
+    ({"optimizer__kwargs__b1": True}, build.optimizer, "optimizer.kwargs.b1 = True: must be a number"),
+    ({"optimizer__kwargs__nesterov": "no"}, build.optimizer, "optimizer.kwargs.nesterov = 'no': must be True or"),
     ({"model__kwargs__middle_attention": 1}, _network, "model.kwargs.middle_attention = 1: must be True or False"),
     ({"model__kwargs__base_channels": None}, _network, "model.kwargs.base_channels = None: must be a number"),
     # What the objects themselves refuse.
@@ -213,13 +213,13 @@ def test_data_of_a_config(tmp_path: Path) -> None:
     np.testing.assert_array_equal(build.arrays(stored).events, data.events)
 
     config.override(choice, [("training.batch_size", "8"), ("seed", "3")])
-    stream = build.pipeline(choice, data)
+    stream = build.run(choice, data).pipeline()
     assert stream.batch_size == 8
-    other = build.pipeline(config.override(choice, [("seed", "4")]), data)
+    other = build.run(config.override(choice, [("seed", "4")]), data).pipeline()
     assert stream.index(0).tolist() != other.index(0).tolist()
-    assert build.pipeline(config.override(choice, [("data.placement", "host")]), data).placement == "host"
+    assert build.run(config.override(choice, [("data.placement", "host")]), data).pipeline().placement == "host"
     with pytest.raises(ValueError, match="flip needs images"):
-        build.pipeline(config.override(choice, [("data.flip", "True")]), data)
+        build.run(config.override(choice, [("data.flip", "True")]), data).pipeline()
 
 
 def test_law_of_circles_is_that_of_the_population_unless_a_split_is_named() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from geonoise_jax import config, demo, runtime
+from geonoise_jax.build import runs
 from geonoise_jax.cli import parser
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.training import train as training
@@ -66,11 +69,48 @@ def test_a_stopped_run_says_so_and_the_same_command_resumes(
     ended = run(*command)
     assert (ended.status, ended.out) == (0, f"trained to step 6: {tmp_path / 'run'}\n")
     assert ended.err.splitlines()[0] == f"resuming {tmp_path / 'run'} at step 4"
-    assert run(*command).err == f"resuming {tmp_path / 'run'} at step 6\n"
+    before = snapshot(tmp_path)
+    assert run(*command) == (0, f"already at step 6, nothing to do: {tmp_path / 'run'}\n", "")
+    assert run("train", command[2]) == run(*command)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_workdir_alone_is_enough_to_go_on(workdir: Path, tmp_path: Path) -> None:
+    """With overrides of the config that it holds; what was learnt so far may have been otherwise sharded and logged."""
+    folder = tmp_path / "run"
+    shutil.copytree(workdir, folder)
+    changes = ("training.num_steps=8", "optimizer.decay=constant", "training.accumulate=2", "training.log_every=1")
+    words = [f"--config.{change}" for change in (*changes, "sharding.parameters=fsdp", "training.batch_size=16")]
+    ended = run("train", f"--workdir={folder}", words[0])
+    assert (ended.status, ended.out) == (2, "")
+    assert "optimizer.decay = 'cosine' laid the learning rate" in ended.err
+    stored = config.loads((folder / "config.json").read_text())
+    stored.optimizer.decay = "constant"
+    (folder / "config.json").write_text(config.dumps(stored))
+    assert run("train", f"--workdir={folder}", *words)[:2] == (0, f"trained to step 8: {folder}\n")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6, 7, 8]
+    assert config.loads((folder / "config.json").read_text()).training.accumulate == 2
+    ended = run("train", f"--workdir={folder}", "--config.training.batch_size=32")
+    assert "belongs to another config (training.batch_size: 16 there, 32 now)" in ended.err
+
+
+def test_to_begin_a_run_needs_a_config(tmp_path: Path) -> None:
+    ended = run("train", f"--workdir={tmp_path / 'run'}")
+    message = f"--config: must be given to begin a run; workdir = {str(tmp_path / 'run')!r} holds none yet"
+    assert ended == (2, "", f"geonoise train: {message}\n")
+    (tmp_path / "run.json").write_text("{}")
+    ended = run("train", f"--workdir={tmp_path}")
+    assert "is of a run of own objects (run.json): train, restore and sample it from the program" in ended.err
+
+
+def test_the_config_is_compared_before_data_are_loaded(workdir: Path, tmp_path: Path) -> None:
+    ended = run("train", f"--workdir={workdir}", "--config.seed=9", "--config.data.data_dir=/nowhere")
+    assert "belongs to another config (seed: 0 there, 9 now)" in ended.err
 
 
 def test_an_interrupt_has_its_own_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(training, "train", lambda *_: training.Result(4, "SIGINT", 0.0))
+    monkeypatch.setattr(runs, "train", lambda *_: training.Result(4, "SIGINT", 0.0))
     ended = run("train", CONFIG, "--workdir", tmp_path)
     assert ended == (130, "", "SIGINT: saved step 4; the same command resumes there\n")
 
@@ -97,6 +137,8 @@ BAD_TRAIN = [
     (["--config.data.name=circle"], "unknown data set 'circle': did you mean circles"),
     (["--config.data.kwargs.dim=1"], "dim must be an integer >= 2, got 1"),
 ]
+# What needs the data to be said; a workdir is compared before they are loaded.
+WITH_DATA = ("--config.model.name=UNet", "--config.data.name=circle", "--config.data.kwargs.dim=1")
 
 
 @pytest.mark.parametrize(("words", "message"), BAD_TRAIN, ids=[" ".join(words) for words, _ in BAD_TRAIN])
@@ -109,7 +151,8 @@ def test_a_bad_training_command_is_refused(
         ended = run("train", CONFIG, f"--workdir={folder}", *overrides, *words)
         assert (ended.status, ended.out) == (2, "")
         assert ended.err.startswith("geonoise train: ")
-        assert message in ended.err
+        other = folder == workdir and words[0] in WITH_DATA
+        assert ("belongs to another config (" if other else message) in ended.err
         assert ended.err.count("\n") == 1
         assert snapshot(tmp_path, workdir, data_dir) == before
 
@@ -143,7 +186,7 @@ def test_a_workdir_that_cannot_be_made_is_named(tmp_path: Path, overrides: list[
         (["demo", "--config.seed", "1"], "--config.seed: only train and exact take overrides of the config"),
         (["train", CONFIG, "--workdir=w", "--config.seed"], "--config.seed: needs a value"),
         (["train", CONFIG], "required: --workdir"),
-        (["train", "--workdir=w"], "required: --config"),
+        (["train", "--workdir=w"], "--config: must be given to begin a run"),
         (["sample"], "required: --workdir"),
         (["sample", "--workdir=w", "--num=many"], "--num: invalid int value: 'many'"),
         (["sample", "--workdir=w", "--steps=3"], "unrecognized arguments: --steps=3"),
@@ -166,7 +209,7 @@ def test_overrides_may_come_anywhere_and_with_a_space(monkeypatch: pytest.Monkey
         seen.append(choice)
         return training.Result(1, None, 0.0)
 
-    monkeypatch.setattr(training, "train", record)
+    monkeypatch.setattr(runs, "train", record)
     words = ["--config.seed", "7", "train", "--config.data.data_dir=a=b", CONFIG, "--workdir", "w", "--config.seed=8"]
     assert run(*words).status == 0
     assert (seen[0].seed, seen[0].data.data_dir, seen[0].model.blind) == (8, "a=b", False)

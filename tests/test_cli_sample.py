@@ -149,6 +149,7 @@ BAD_SAMPLE = [
     ("--start-time=2", "start_time = 2.0: must be a number in (0.001, 0.999]"),
     ("--end-time=0.9999", "end_time = 0.9999: must be a number in [0.001, 0.999)"),
     ("--grid=karras", "grid = 'karras': must be one of uniform, rho, log_snr"),
+    ("--params=EMA", "params = 'EMA': must be one of ema, raw"),
     ("--label=2", "label = 2: must be in 0..1"),
     ("--label=-1", "label = -1: must be in 0..1"),
     ("--option=num_steps=3", "num_steps = 3: no option of the sampler 'heun'; it has none"),
@@ -205,6 +206,17 @@ def test_only_a_trained_workdir_can_be_sampled(workdir: Path, tmp_path: Path) ->
         ended = run("sample", f"--workdir={tmp_path / name}")
         assert ended == (2, "", f"geonoise sample: workdir = {str(tmp_path / name)!r}: {problem}\n")
     assert snapshot(tmp_path) == before
+
+
+def test_samples_of_an_earlier_step_and_of_the_raw_parameters(workdir: Path, tmp_path: Path) -> None:
+    latest = samples_of(workdir, tmp_path / "a", "--num=4")
+    np.testing.assert_array_equal(
+        samples_of(workdir, tmp_path / "a", "--num=4", "--step=6")["samples"], latest["samples"]
+    )
+    for words, step in ((("--step=3",), 3), (("--params=raw",), 6), (("--params=raw", "--step=3"), 3)):
+        other = samples_of(workdir, tmp_path / "a", "--num=4", *words)
+        assert other["step"] == step
+        assert np.abs(other["samples"] - latest["samples"]).max() > 1e-4, words
 
 
 def test_a_sampler_with_options_is_recorded_with_the_samples(workdir: Path, tmp_path: Path) -> None:

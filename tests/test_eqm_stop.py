@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from geonoise_jax import build
+from geonoise_jax.build import train
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.evaluation import eqm_stop
 from geonoise_jax.evaluation.blind_sampling import exact_field, ring
@@ -22,7 +23,6 @@ from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear
 from geonoise_jax.process.targets import Equilibrium
 from geonoise_jax.sampling.samplers import SAMPLERS
-from geonoise_jax.training.train import train
 from tests.training_runs import circles
 
 

@@ -17,16 +17,16 @@ import pytest
 from jaxtyping import Array
 
 from geonoise_jax import build, config
+from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.evaluation import excess_risk
 from geonoise_jax.evaluation.excess_risk import HELD_OUT, POPULATION, TRAIN, TRAINING_SET, Options, Study
-from geonoise_jax.evaluation.restore import fresh_field, restore_field, saved_steps
+from geonoise_jax.evaluation.restore import fresh_field, restore, saved_steps
 from geonoise_jax.exact import Circles, FiniteSet
 from geonoise_jax.fields import ExactField, Field
 from geonoise_jax.figures import excess_risk as figure
 from geonoise_jax.training.sharding import sampling_mesh
-from geonoise_jax.training.train import prepare, train
-from tests.training_runs import circles
+from tests.training_runs import circles, prepare
 
 POINTS = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
 OTHERS = np.random.default_rng(1).normal(size=(50, 2)).astype(np.float32)
@@ -224,14 +224,14 @@ def test_checkpoints_one_by_one(finished: tuple[ConfigDict, Path]) -> None:
     _, folder = finished
     mesh = sampling_mesh()
     assert saved_steps(folder) == [20, 40, 60, 80]
-    early, late = (restore_field(folder, mesh, step) for step in (20, 80))
+    early, late = (restore(folder, mesh=mesh, step=step) for step in (20, 80))
     assert (early.step, late.step) == (20, 80)
-    latest = restore_field(folder, mesh)
+    latest = restore(folder, mesh=mesh)
     jax.tree.map(np.testing.assert_array_equal, late.field.params, latest.field.params)
     with pytest.raises(AssertionError):
         jax.tree.map(np.testing.assert_array_equal, early.field.params, late.field.params)
     with pytest.raises(ValueError, match=r"no checkpoint of step 30, but of \[20, 40, 60, 80\]"):
-        restore_field(folder, mesh, 30)
+        restore(folder, mesh=mesh, step=30)
 
 
 def findings_of(gap: float, excess: float = 0.2, cross: float = 0.0) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from geonoise_jax import config
+from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.evaluation import guidance
@@ -23,7 +24,6 @@ from geonoise_jax.figures import guidance as figure
 from geonoise_jax.figures.text import with_error
 from geonoise_jax.process import schedules, targets
 from geonoise_jax.process.process import Process
-from geonoise_jax.training.train import train
 from tests.command_line import run
 from tests.stub_networks import Stub
 from tests.training_runs import circles
@@ -47,7 +47,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Trained:
     field = NetworkField(None, Stub(two_points, num_classes=2), process, (1, 2, 1), False)
     facts: Any = None
     trained = Trained(field, CONFIG, facts, 7)
-    monkeypatch.setattr(guidance, "restore_field", lambda *_: trained)
+    monkeypatch.setattr(guidance, "restore", lambda *_, **__: trained)
     monkeypatch.setattr(guidance.build, "arrays", lambda _, split: points(seed=split is None))
     return trained
 

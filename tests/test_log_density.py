@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from geonoise_jax import config
+from geonoise_jax.build import train
 from geonoise_jax.evaluation import log_density
 from geonoise_jax.evaluation.log_density import Options, Study
 from geonoise_jax.evaluation.restore import Trained
@@ -21,7 +22,6 @@ from geonoise_jax.fields import DensityField, Preconditioner
 from geonoise_jax.figures import log_density as figure
 from geonoise_jax.process import schedules, targets
 from geonoise_jax.process.process import Process
-from geonoise_jax.training.train import train
 from tests.command_line import run
 from tests.stub_networks import Stub
 from tests.training_runs import circles
@@ -43,7 +43,7 @@ def study_of(monkeypatch: pytest.MonkeyPatch, shift: float) -> Study:
     field = DensityField(None, Stub(network), process, (DIM,), False, preconditioner=Preconditioner(SIGMA))
     facts: Any = None
     trained = Trained(field, config.load("configs/circles.py:dual_score"), facts, 7)
-    monkeypatch.setattr(log_density, "restore_field", lambda *_: trained)
+    monkeypatch.setattr(log_density, "restore", lambda *_, **__: trained)
     population = {"population": Gaussian([0.0] * DIM, [SIGMA**2] * DIM)}
     monkeypatch.setattr(log_density, "laws", lambda _: (population, FiniteSet(TRAINING)))
     monkeypatch.setattr(log_density.build, "finite_set", lambda *_: FiniteSet(POINTS))
@@ -109,10 +109,10 @@ def test_study_of_a_run(tmp_path: Path) -> None:
 
 def test_a_field_that_is_no_density_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     study_of(monkeypatch, 0.0)
-    restore: Any = log_density.restore_field
+    restore: Any = log_density.restore
     field: Any = object()
     trained = dataclasses.replace(restore(), field=field)
-    monkeypatch.setattr(log_density, "restore_field", lambda *_: trained)
+    monkeypatch.setattr(log_density, "restore", lambda *_, **__: trained)
     with pytest.raises(ValueError, match=r"workdir = 'run': must hold a density \(dual_score\), not a object"):
         log_density.measure("run", Options())
 

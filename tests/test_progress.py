@@ -56,6 +56,17 @@ def test_a_resumed_run_counts_its_own_steps_only(clock: Clock) -> None:
     assert stream.getvalue().splitlines()[-1] == "train: 921/1000 steps (92%)  0.5 steps/s  ETA 2:38"
 
 
+def test_the_rate_of_another_unit_is_of_the_same_steps(clock: Clock) -> None:
+    stream = io.StringIO()
+    bar = Progress("train", 100, "steps", also=(32, "images"), stream=stream)
+    bar.update(1)
+    clock.now += 20.0
+    bar.update(11)
+    first, last = stream.getvalue().splitlines()
+    assert first == "train: 1/100 steps (1%)"
+    assert last == "train: 11/100 steps (11%)  0.5 steps/s, 16 images/s  ETA 2:58"
+
+
 def test_lines_of_a_file(clock: Clock) -> None:
     """The first update, then one every 15 seconds, then the last."""
     stream = io.StringIO()

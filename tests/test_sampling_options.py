@@ -11,13 +11,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from geonoise_jax import build, config
-from geonoise_jax.evaluation import draw
+from geonoise_jax.evaluation.restore import adjusted
 from geonoise_jax.fields import GuidedField
 from geonoise_jax.process import schedules, targets
 from geonoise_jax.sampling import SAMPLERS, denoise, energy_score, generate, sample
 from geonoise_jax.sampling.generation import check
 from geonoise_jax.sampling.planning import plan
 from geonoise_jax.systems import variants
+from geonoise_jax.training.run import Sampling
 from tests.sampling_oracles import gaussian
 
 SCHEDULE = schedules.Linear()
@@ -156,21 +157,24 @@ def test_guidance_of_a_config() -> None:
 
 def test_another_sampler_leaves_out_what_it_does_not_use() -> None:
     """And keeps what it does; what is given by name stays, to be refused."""
-    eqm = draw.chosen(choice("eqm,blind"), draw.Options(sampler="heun"))
-    assert build.sampling_options(eqm) == {"sampler": "heun", "denoise": False, "batch_size": 256}
+    eqm = build.sampling(choice("eqm,blind"))
+    assert adjusted(eqm, {"sampler": "heun"}).options == {"sampler": "heun", "denoise": False, "batch_size": 256}
     assert SAMPLERS["heun"].gridded
-    edm = choice("edm,conditional", end_time=0.01, guidance__interval="(0.2, 0.8)")
-    options = build.sampling_options(draw.chosen(edm, draw.Options(sampler="tsit5")))
+    edm = build.sampling(choice("edm,conditional", end_time=0.01))
+    options = adjusted(edm, {"sampler": "tsit5"}).options
     assert options == {"sampler": "tsit5", "denoise": True, "end_time": 0.01, "batch_size": 256}
-    options = build.sampling_options(draw.chosen(edm, draw.Options(sampler="eqm_descent")))
-    assert options == {"sampler": "eqm_descent", "denoise": False, "batch_size": 256}
-    options = build.sampling_options(draw.chosen(edm, draw.Options(sampler="dpmpp_2m")))
+    assert adjusted(edm, {"sampler": "eqm_descent"}).options == {"sampler": "eqm_descent", "batch_size": 256}
+    options = adjusted(edm, {"sampler": "dpmpp_2m"}).options
     assert (options["num_steps"], options["grid"]) == (17, "rho")
-    given = draw.Options(sampler="tsit5", num_steps=3, grid="rho", guidance_interval=(0.1, 0.2))
-    kept = draw.chosen(edm, given)
-    assert (kept.sampling.num_steps, kept.sampling.grid) == (3, "rho")
-    assert tuple(kept.sampling.guidance.interval) == (0.1, 0.2)
-    assert tuple(draw.chosen(edm, draw.Options()).sampling.guidance.interval) == ()
+    kept = adjusted(edm, {"sampler": "tsit5", "num_steps": 3, "grid": "rho"}, interval=(0.1, 0.2))
+    assert (kept.options["num_steps"], kept.options["grid"], kept.interval) == (3, "rho", (0.1, 0.2))
+
+
+def test_guidance_keeps_the_interval_of_the_run_unless_it_is_turned_off() -> None:
+    guided = Sampling(guidance=2.0, interval=(0.2, 0.8))
+    assert adjusted(guided, {}) == guided
+    for guidance, interval, expected in ((3.0, None, (0.2, 0.8)), (1.0, None, None), (None, (), None)):
+        assert adjusted(guided, {}, guidance, interval).interval == expected
 
 
 @pytest.mark.parametrize(

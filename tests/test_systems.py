@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from geonoise_jax import build, config
+from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.evaluation import draw
 from geonoise_jax.process.weights import Preconditioned
 from geonoise_jax.sampling.samplers import SAMPLERS
 from geonoise_jax.systems import SYSTEMS, variants
-from geonoise_jax.training import ema, optimizer
-from geonoise_jax.training.train import train
+from geonoise_jax.training import ema
 
 FILES = sorted(path.name for path in (Path(config.__file__).parents[1] / "configs").glob("*.py"))
 VARIANTS = variants()
@@ -33,7 +33,7 @@ def test_every_variant_of_every_config_builds(file: str, variant: str) -> None:
     schedule, law = build.schedule(choice), build.time_law(choice)
     assert (law.lo, law.hi) == (schedule.t_min, schedule.t_max)
     build.loss_weight(choice)
-    optimizer.optimizer(choice)
+    build.optimizer(choice)
     build.from_spec("ema", choice.ema, ema.EMAS)
     net = build.network(choice, num_classes=10)
     field = build.network_field(choice, net, None, (8, 8, 1))
@@ -77,15 +77,14 @@ def test_every_variant_trains_and_samples_through_its_own_sampler(variant: str, 
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file != "circles.py"])
-def test_every_config_trains_and_samples(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_config_trains_and_samples(file: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (32, 8, 8, CHANNELS.get(file, 1)), dtype=np.uint8)
     labels = (np.arange(32) % 10).astype(np.int32)
     data = Arrays(events=pixels, labels=labels, center=127.5, scale=2 / 255, num_classes=10)
-    monkeypatch.setattr(build, "arrays", lambda *_: data)
     choice = tiny(file, "flow_matching,conditional,class_conditional", tmp_path, **{"model.kwargs.num_heads": 1})
     config.override(choice, [("sampling.guidance.scale", "2.0"), ("sampling.guidance.interval", "(0.2, 0.8)")])
-    assert train(choice, tmp_path / "run").step == 2
+    assert train(choice, tmp_path / "run", data=data).step == 2
     assert (tmp_path / "run" / "samples" / "00000002.png").is_file()
 
 

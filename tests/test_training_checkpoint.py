@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
-from geonoise_jax.evaluation.restore import restore_field
+from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.training.checkpoint import Checkpoints, DamagedCheckpointError
 from geonoise_jax.training.fingerprint import fingerprint
-from geonoise_jax.training.sharding import sampling_mesh
-from geonoise_jax.training.train import prepare, train
-from tests.training_runs import assert_same_run, circles
+from tests.training_runs import assert_same_run, circles, prepare
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +94,7 @@ def test_sampling_falls_back_and_changes_nothing(
     _, folder = run
     damage(folder / "checkpoints" / "60")
     with caplog.at_level(logging.WARNING, logger="geonoise_jax"):
-        assert restore_field(folder, sampling_mesh()).step == 40
+        assert restore(folder).step == 40
     assert "checkpoint 60 is damaged" in caplog.text
     assert (folder / "checkpoints" / "60").is_dir()
     assert not (folder / "damaged_checkpoints").exists()
@@ -116,11 +115,11 @@ def test_no_checkpoint_yet(finished: tuple[ConfigDict, Path], run: tuple[ConfigD
     _, folder = run
     shutil.rmtree(folder / "checkpoints")
     with pytest.raises(ValueError, match="has no checkpoint yet"):
-        restore_field(folder, sampling_mesh())
+        restore(folder)
     assert not (folder / "checkpoints").exists()
     (folder / "checkpoints").mkdir()
     with pytest.raises(ValueError, match="has no checkpoint yet"):
-        restore_field(folder, sampling_mesh())
+        restore(folder)
 
 
 def test_old_checkpoints_are_dropped(finished: tuple[ConfigDict, Path], tmp_path: Path) -> None:

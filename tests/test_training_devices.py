@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
+from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.training import sharding
-from geonoise_jax.training.train import prepare, train
-from tests.training_runs import circles, final_state, metrics_of
+from tests.training_runs import circles, final_state, metrics_of, prepare
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from geonoise_jax import build, config
+from geonoise_jax.build import learning_rate, optimizer, train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.fields import NetworkField
@@ -23,9 +24,8 @@ from geonoise_jax.process.process import Process
 from geonoise_jax.training import ema, metrics
 from geonoise_jax.training import train as training
 from geonoise_jax.training.losses import Objective
-from geonoise_jax.training.optimizer import learning_rate, optimizer
-from geonoise_jax.training.train import DivergedError, prepare, train
-from tests.training_runs import circles, metrics_of
+from geonoise_jax.training.train import DivergedError
+from tests.training_runs import circles, metrics_of, prepare
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,16 @@ def test_what_could_not_be_sampled_is_refused_before_training(
 def test_a_run_without_samples_may_end_where_it_will(t_max: float, data_dir: Path, tmp_path: Path) -> None:
     """Its samples will start from data, or from noise alone where a = 0."""
     assert prepare(circles(data_dir, schedule__kwargs__t_max=t_max, sampling__every=0), tmp_path)
+
+
+def test_speeds_are_of_the_same_steps_and_left_out_where_they_are_not_known(data_dir: Path, tmp_path: Path) -> None:
+    train(circles(data_dir, training__num_steps=4, training__log_every=1), tmp_path)
+    first, *later = metrics.read(tmp_path / "metrics.jsonl")
+    assert {"steps_per_second", "images_per_second"}.isdisjoint(first)
+    assert len(later) == 3
+    for line in later:
+        assert line["images_per_second"] == pytest.approx(32 * line["steps_per_second"])
+        assert line["steps_per_second"] > 0.0
 
 
 def test_metrics_log_rewinds_to_a_step(tmp_path: Path) -> None:
@@ -307,7 +317,7 @@ def test_workdir_files_restore_the_config(data_dir: Path, tmp_path: Path) -> Non
     # A version that stored less.
     (tmp_path / "data.json").write_text(json.dumps({"event_shape": [3], "num_classes": 2}))
     assert training.workdir.read_facts(tmp_path) == training.workdir.Facts((3,), 2)
-    training.workdir.claim(tmp_path, choice, facts)
+    training.workdir.claim(tmp_path, training.workdir.OfConfig(choice), facts)
     assert training.workdir.read_facts(tmp_path) == facts
     with pytest.raises(ValueError, match="no such folder"):
         training.workdir.read_config(tmp_path / "nowhere")

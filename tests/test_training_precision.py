@@ -20,7 +20,7 @@ from geonoise_jax.training import train as training
 from geonoise_jax.training.losses import Draws
 from geonoise_jax.training.sharding import sampling_mesh
 from geonoise_jax.training.state import init_params
-from tests.training_runs import circles
+from tests.training_runs import circles, prepare
 
 # MLP and U-Net, direct, energy and density: all that differs in what is differentiated.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -60,7 +60,7 @@ def test_every_product_of_a_field_and_of_its_loss_has_it(variant: str, data_dir:
 
     def loss(params: Any) -> jax.Array:
         field = build.network_field(choice, module, params, shape)
-        return training._objective(choice, module).loss(field, Draws(x, x, t, None))
+        return build.objective(choice, module).loss(field, Draws(x, x, t, None))
 
     with jax.default_matmul_precision("high"):
         for function in (predict, jax.grad(loss)):
@@ -71,7 +71,7 @@ def test_training_logs_and_stores_it_and_what_is_restored_has_it(
     data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choice = circles(data_dir, training__num_steps=1, matmul_precision="high")
-    setup = training.prepare(choice, tmp_path)
+    setup = prepare(choice, tmp_path)
     step = jax.make_jaxpr(setup.step)(setup.abstract, setup.batch(0), setup.resident)
     assert precisions(step) == {"(Precision.HIGH"}
 
@@ -80,19 +80,18 @@ def test_training_logs_and_stores_it_and_what_is_restored_has_it(
 
     monkeypatch.setattr(training, "Progress", stop)
     with caplog.at_level(logging.INFO), pytest.raises(InterruptedError):
-        training.train(choice, tmp_path)
+        build.train(choice, tmp_path)
     assert "matmul_precision of the network: high" in caplog.text
     assert '"matmul_precision": "high"' in (tmp_path / "config.json").read_text()
     field = GuidedField(fresh_field(tmp_path, sampling_mesh()).field, 2.0).with_labels(jnp.zeros(8, jnp.int32))
     assert precisions(jax.make_jaxpr(lambda u: field(u, u[:, 0]))(jnp.zeros((8, 3)))) == {"(Precision.HIGH"}
     with pytest.raises(ValueError, match="matmul_precision: 'high' there, 'highest' now"):
-        training.train(circles(data_dir, training__num_steps=1), tmp_path)
+        build.train(circles(data_dir, training__num_steps=1), tmp_path)
 
 
 def test_an_unknown_precision_is_refused(data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="matmul_precision = 'hihest': unknown; did you mean highest"):
-        training.prepare(circles(data_dir, matmul_precision="hihest"), tmp_path)
-    field = training.prepare(circles(data_dir), tmp_path)
-    made = build.network_field(field.config, field.module, None, (3,))
+        prepare(circles(data_dir, matmul_precision="hihest"), tmp_path)
+    made = prepare(circles(data_dir), tmp_path).run.field(None)
     with pytest.raises(ValueError, match="NetworkField.matmul_precision = 'fp32': must be one of default, high, high"):
-        type(made)(None, field.module, made.process, (3,), made.blind, matmul_precision="fp32")
+        type(made)(None, made.module, made.process, (3,), made.blind, matmul_precision="fp32")

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from geonoise_jax import build, config
+from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.training import interrupt
 from geonoise_jax.training import train as training
-from geonoise_jax.training.train import train
-from geonoise_jax.training.workdir import claim, facts_of
+from geonoise_jax.training.workdir import OfConfig, claim, facts_of
 from tests.training_runs import assert_same_run, circles, final_state, metrics_of
 
 
@@ -79,7 +79,7 @@ from pathlib import Path
 from geonoise_jax import build, config
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.training import train as training
-from geonoise_jax.training.train import train
+from geonoise_jax.build import train
 from geonoise_jax.training.workdir import claim, facts_of
 original = Pipeline.batch
 def batch(self, step):
@@ -166,8 +166,8 @@ def test_other_data_are_refused(data_dir: Path, tmp_path: Path) -> None:
         (dataclasses.replace(data, events=data.events[:, 1:]), r"event_shape: \(3,\) there, \(2,\) now"),
     ):
         with pytest.raises(ValueError, match=rf"was trained on other data .*{message}"):
-            claim(tmp_path, choice, facts_of(changed))
-    claim(tmp_path, choice, facts_of(data))
+            claim(tmp_path, OfConfig(choice), facts_of(changed))
+    claim(tmp_path, OfConfig(choice), facts_of(data))
 
 
 def test_second_signal_ends_at_once() -> None:

@@ -8,13 +8,12 @@ from typing import Any
 import jax
 import pytest
 
+from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
-from geonoise_jax.evaluation.restore import restore_field
+from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.training.checkpoint import Checkpoints, OtherTypesError
-from geonoise_jax.training.sharding import sampling_mesh
 from geonoise_jax.training.state import types
-from geonoise_jax.training.train import prepare, train
-from tests.training_runs import assert_same_run, circles
+from tests.training_runs import assert_same_run, circles, prepare
 
 AVERAGES = ["constant", "power", "ramped"]
 
@@ -63,7 +62,7 @@ def test_resuming_in_another_precision_is_refused_by_name(before: bool, data_dir
         with pytest.raises(OtherTypesError) as error:
             train(short(data_dir, 4), tmp_path)
         # The parameters are float32 in both precisions.
-        assert restore_field(tmp_path, sampling_mesh()).step == 2
+        assert restore(tmp_path).step == 2
     message = str(error.value)
     assert rf"checkpoint 2 holds window/loss/total as {there}[], which must be {here}[] here" in message
     assert f"jax_enable_x64 = {before}: set JAX_ENABLE_X64={int(before)}" in message
@@ -89,4 +88,4 @@ def test_damaged_types_are_damage(data_dir: Path, tmp_path: Path) -> None:
     train(short(data_dir, 4), tmp_path)
     meta = next((tmp_path / "checkpoints" / "4" / "meta").rglob("metadata"))
     meta.write_text(meta.read_text().replace("float32[16", "float32[17"))
-    assert restore_field(tmp_path, sampling_mesh()).step == 2
+    assert restore(tmp_path).step == 2

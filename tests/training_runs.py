@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from geonoise_jax import config
+from geonoise_jax import build, config
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.training import train as training
 from geonoise_jax.training.checkpoint import Checkpoints
@@ -41,6 +41,11 @@ def circles(data_dir: Path, variant: str = "flow_matching,conditional", **overri
     return config.override(choice, [(key, str(value)) for key, value in assignments.items()])
 
 
+def prepare(choice: ConfigDict, folder: Path, devices: list[jax.Device] | None = None) -> training.Setup:
+    """All objects of the run of a config."""
+    return training.prepare(build.run(choice), folder, devices)
+
+
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl without wall-clock figures."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -50,7 +55,7 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 def final_state(choice: ConfigDict, folder: Path, devices: list[jax.Device] | None = None) -> TrainState:
     """The latest checkpoint of a workdir."""
     checkpoints = Checkpoints(folder)
-    state = checkpoints.restore(training.prepare(choice, folder, devices).abstract)
+    state = checkpoints.restore(prepare(choice, folder, devices).abstract)
     checkpoints.close()
     assert state is not None
     return state

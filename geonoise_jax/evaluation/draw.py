@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from geonoise_jax import build
-from geonoise_jax.config import fit_sampling, set_spec, spec
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.point_files import Space, as_events, read_points
-from geonoise_jax.evaluation.restore import Trained, restore_field
+from geonoise_jax.evaluation.restore import Trained, restore
 from geonoise_jax.figures import pictures
 from geonoise_jax.figures.outputs import write
-from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
-from geonoise_jax.sampling.generation import Samples, class_turns, generate
-from geonoise_jax.training.sharding import sampling_mesh
+from geonoise_jax.sampling.generation import Samples
+from geonoise_jax.sampling.samplers import find
 
 _PICTURE = 256
 _NUM = 64
 # Samples of a model, which may be started from again, leave [-1, 1] by less.
 _REACH = 3.0
+_OF_GENERATE = ("sampler", "num_steps", "grid", "start_time", "end_time", "denoise", "batch_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +45,8 @@ class Options:
         denoise: whether the last observation is replaced by the estimate of x.
         batch_size: samples computed at once over all devices, rounded up to a multiple of the devices.
         label: one class for all samples of a class-conditional model; otherwise the classes take turns.
+        step: number of updates of the checkpoint; None for the latest sound one.
+        params: ``ema``, the averaged parameters, or ``raw``, those that training updates.
         guidance: scale of classifier-free guidance.
         guidance_interval: noise levels, lowest and highest, at which it is applied; empty for all. With a guidance of
             1 that of the config is left out.
@@ -65,6 +64,8 @@ class Options:
     denoise: bool | None = None
     batch_size: int | None = None
     label: int | None = None
+    step: int | None = None
+    params: str = "ema"
     guidance: float | None = None
     guidance_interval: tuple[float, ...] | None = None
 
@@ -82,44 +83,32 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
         ValueError: if the folder is no workdir, or an option is out of its range.
     """
     given = None if options.x is None else read_points(options.x, "x")
-    mesh = sampling_mesh()
-    trained = restore_field(folder, mesh)
-    choice = chosen(trained.config, options)
+    trained = restore(folder, step=options.step, params=options.params)
     x = None if given is None else as_events(given, _space(trained))
     num = _number(options.num, x)
-    labels = class_labels(trained, num, options.label)
+    labels = trained.labels(num, options.label)
+    chosen = {name: getattr(options, name) for name in _OF_GENERATE if getattr(options, name) is not None}
+    if options.sampler is not None:
+        chosen["sampler"] = build.sampler(options.sampler)
+    # Among the arguments of sampling.generate they could not be told from these.
+    find(chosen.get("sampler", trained.sampling.options.get("sampler", "heun")), options.sampler_options)
     progress = Progress("sample", num, "samples")
-    samples = generate(
-        build.sampling_field(choice, trained.field),
-        root_key(options.seed),
+    samples = trained.generate(
         num,
-        **build.sampling_options(choice),
-        x=x,
+        options.seed,
         labels=labels,
-        mesh=mesh,
+        guidance=options.guidance,
+        guidance_interval=options.guidance_interval,
+        x=x,
         on_batch=lambda done, _: progress.update(done),
+        **chosen,
+        **options.sampler_options,
     )
     progress.close()
-    return _write(Path(out), samples, labels, trained.step)
-
-
-def chosen(config: ConfigDict, options: Options) -> ConfigDict:
-    """Return a copy of the config whose sampling section has the options that are given, and nothing without effect."""
-    config = copy.deepcopy(config)
-    sampling = config.sampling
-    if options.sampler is not None and options.sampler != sampling.sampler.name:
-        set_spec(sampling.sampler, spec(options.sampler))
-    with sampling.unlocked():
-        sampling.sampler["kwargs"].update(options.sampler_options)
-        for name in ("num_steps", "grid", "start_time", "end_time", "denoise", "batch_size"):
-            if getattr(options, name) is not None:
-                sampling[name] = getattr(options, name)
-        if options.guidance is not None:
-            sampling.guidance.scale = options.guidance
-        if options.guidance_interval is not None:
-            sampling.guidance.interval = options.guidance_interval
-    given = {name for name in ("num_steps", "grid", "end_time", "denoise") if getattr(options, name) is not None}
-    return fit_sampling(config, given | ({"guidance.interval"} if options.guidance_interval else set()))
+    title = pictures.caption(
+        Path(folder).resolve().name, trained.step, samples.sampler, samples.statistics.get("evaluations")
+    )
+    return _write(Path(out), samples, labels, trained.step, title)
 
 
 def _space(trained: Trained) -> Space:
@@ -134,23 +123,8 @@ def _number(num: int | None, x: np.ndarray | None) -> int:
     return len(x) if x is not None else _NUM if num is None else num
 
 
-def class_labels(trained: Trained, num: int, label: int | None) -> np.ndarray | None:
-    """Return the class of each sample, one for all or in turns, or None for a model without classes.
-
-    Raises:
-        ValueError: if a label is given that the model does not have.
-    """
-    classes = trained.field.module.num_classes
-    if label is not None and not 0 <= label < classes:
-        allowed = f"in 0..{classes - 1}" if classes else "left out: the model has no classes"
-        raise UserError(f"label = {label}: must be {allowed}")
-    if label is not None:
-        return np.full(num, label, np.int32)
-    return class_turns(num, classes)
-
-
-def _write(out: Path, samples: Samples, labels: np.ndarray | None, step: int) -> list[Path]:
+def _write(out: Path, samples: Samples, labels: np.ndarray | None, step: int, title: str) -> list[Path]:
     arrays: dict[str, Any] = {"samples": samples.x, "step": step, **samples.statistics}
     if labels is not None:
         arrays["labels"] = labels
-    return write(out, pictures.sample_picture(samples.x[:_PICTURE], title=f"step {step}"), arrays)
+    return write(out, pictures.sample_picture(samples.x[:_PICTURE], title=title), arrays)

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 from geonoise_jax import build
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.blind_sampling import QUANTILE, exact_field, ring
-from geonoise_jax.evaluation.restore import restore_field
+from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.exact import FiniteSet
 from geonoise_jax.fields import Field
 from geonoise_jax.figures import eqm_stop as figure
@@ -258,7 +258,7 @@ def nearest_distance(u: Float[Array, "b *event"], points: Float[Array, "m *event
 def _fields(options: Options) -> Iterator[tuple[str, Field, np.ndarray]]:
     """Yield names, fields and the points of their data."""
     if options.workdir is not None:
-        trained = restore_field(options.workdir, sampling_mesh(jax.devices()[:1]))
+        trained = restore(options.workdir, mesh=sampling_mesh(jax.devices()[:1]))
         name = f"{trained.config.data.name}, step {trained.step}"
         yield name, trained.field, np.asarray(build.finite_set(trained.config).points)
         return

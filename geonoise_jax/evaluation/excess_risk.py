@@ -35,7 +35,7 @@ from ml_collections import ConfigDict
 from geonoise_jax import build
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.overlap import check_held_out
-from geonoise_jax.evaluation.restore import Trained, fresh_field, restore_field, saved_steps
+from geonoise_jax.evaluation.restore import Trained, fresh_field, restore, saved_steps
 from geonoise_jax.exact import Distribution, FiniteSet
 from geonoise_jax.fields import ExactField, Field
 from geonoise_jax.figures import excess_risk as figure
@@ -357,7 +357,7 @@ def _along(
     for done, step in enumerate(steps, start=1):
         progress.update(done)
         try:
-            yield step, restore_field(folder, mesh, step).field
+            yield step, restore(folder, mesh=mesh, step=step).field
         except DamagedCheckpointError as error:
             _LOG.warning("%s: left out", error)
     progress.update(len(steps) + 1)

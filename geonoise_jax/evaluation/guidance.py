@@ -28,7 +28,7 @@ from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.floors import Distance, floor, with_spread
 from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
-from geonoise_jax.evaluation.restore import Trained, restore_field
+from geonoise_jax.evaluation.restore import Trained, restore
 from geonoise_jax.fields import GuidedField
 from geonoise_jax.figures import guidance as figure
 from geonoise_jax.figures.outputs import write
@@ -151,7 +151,7 @@ def measure(folder: str | Path, options: Options) -> Study:
     Raises:
         ValueError: see :func:`run`.
     """
-    trained = restore_field(folder, sampling_mesh())
+    trained = restore(folder)
     config = trained.config
     labels = class_turns(options.num, trained.field.module.num_classes)
     if labels is None or not config.model.label_dropout > 0.0:

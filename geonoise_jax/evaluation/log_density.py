@@ -25,7 +25,7 @@ from geonoise_jax import build
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.excess_risk import laws
 from geonoise_jax.evaluation.overlap import check_held_out
-from geonoise_jax.evaluation.restore import restore_field
+from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.exact import Distribution
 from geonoise_jax.fields import DensityField
 from geonoise_jax.figures import log_density as figure
@@ -118,7 +118,7 @@ def measure(folder: str | Path, options: Options) -> Study:
     Raises:
         ValueError: see :func:`run`.
     """
-    trained = restore_field(folder, sampling_mesh(jax.devices()[:1]))
+    trained = restore(folder, mesh=sampling_mesh(jax.devices()[:1]))
     field, config = trained.field, trained.config
     if not isinstance(field, DensityField):
         raise UserError(f"workdir = {str(folder)!r}: must hold a density (dual_score), not a {type(field).__name__}")

@@ -4,67 +4,211 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
+from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import ArrayLike as ArrayLike
 
-from geonoise_jax import build
+from geonoise_jax import build, imports
 from geonoise_jax.errors import UserError
-from geonoise_jax.fields import NetworkField
-from geonoise_jax.training import sharding, workdir
+from geonoise_jax.fields import DensityField, NetworkField
+from geonoise_jax.process.keys import root_key
+from geonoise_jax.process.process import Process
+from geonoise_jax.sampling.generation import Samples, class_turns, generate
+from geonoise_jax.sampling.inverse import denoise
+from geonoise_jax.sampling.samplers import find
+from geonoise_jax.training import description, sharding, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
+from geonoise_jax.training.run import Sampling, checked_guidance, default_process
 from geonoise_jax.training.state import init_key, init_params
 
+PARAMS = ("ema", "raw")
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Trained:
     """A trained field and where it came from.
 
     Attributes:
-        field: the network with its averaged parameters, on every device of the mesh.
-        config: the config of the run.
+        field: the network with its parameters, on every device of the mesh.
+        config: the config of the run, a ConfigDict; None for a run of own objects.
         facts: shape and classes of the data.
         step: number of updates of the checkpoint.
+        sampling: how the run draws samples.
+        mesh: devices that samples are drawn on.
+        params: ``ema``, the averaged parameters, or ``raw``, those that training updates.
+        label_dropout: how often training hid the class, without which a network cannot be guided.
     """
 
     field: NetworkField
-    config: ConfigDict
+    config: Any
     facts: workdir.Facts
     step: int
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    mesh: Mesh | None = None
+    params: str = "ema"
+    label_dropout: float = 0.0
+
+    def __repr__(self) -> str:
+        """Name the parts; the field holds all parameters."""
+        process = self.field.process
+        parts = (
+            f"{type(self.field.module).__name__} at step {self.step} ({self.params})",
+            "blind" if self.field.blind else "conditional",
+            f"{type(process.schedule).__name__} schedule",
+            f"{type(process.parameterization).__name__} target",
+            f"events {list(self.facts.event_shape)}",
+        )
+        return f"Trained({', '.join(parts)})"
+
+    def sample(
+        self,
+        num: int = 64,
+        key: Key[Array, ""] | int | None = None,
+        *,
+        labels: Int[np.ndarray, "num"] | int | None = None,
+        guidance: float | None = None,
+        guidance_interval: tuple[float, ...] | None = None,
+        **options: Any,
+    ) -> Float[np.ndarray, "num *event"]:
+        """Draw samples in model space as the run does, apart from what is given here.
+
+        Args:
+            num: number of samples.
+            key: a PRNG key or a seed; by default the seed 0.
+            labels: classes of a class-conditional model, one for all or one each; by default they take turns.
+            guidance: scale of classifier-free guidance.
+            guidance_interval: noise levels of the guidance; those of the run only with its scale.
+            **options: arguments of ``sampling.generate``, the options of the sampler among them. Another sampler than
+                the run's starts with its own options, and without what it has no use for.
+
+        Raises:
+            ValueError: on what ``sampling.generate`` refuses.
+        """
+        return self.generate(
+            num, key, labels=labels, guidance=guidance, guidance_interval=guidance_interval, **options
+        ).x
+
+    def generate(
+        self,
+        num: int = 64,
+        key: Key[Array, ""] | int | None = None,
+        *,
+        labels: Int[np.ndarray, "num"] | int | None = None,
+        guidance: float | None = None,
+        guidance_interval: tuple[float, ...] | None = None,
+        **options: Any,
+    ) -> Samples:
+        """Draw samples as :meth:`sample` does, with what the sampler measured of each."""
+        chosen = adjusted(self.sampling, options, guidance, guidance_interval)
+        checked_guidance(
+            chosen.guidance, chosen.interval, classes=bool(self.field.null_label), label_dropout=self.label_dropout
+        )
+        return generate(
+            chosen.field(self.field),
+            root_key(key or 0) if key is None or isinstance(key, int) else key,
+            num,
+            **{"mesh": self.mesh, **chosen.options},
+            labels=self.labels(num, labels),
+        )
+
+    def denoise(
+        self, u: Float[ArrayLike, "b *event"], t: Float[ArrayLike, "*#b"] | None = None
+    ) -> Float[Array, "b *event"]:
+        """Return the estimate of x in observations u = a x + b eps; see ``sampling.denoise``.
+
+        Args:
+            u: observations, floats in model space.
+            t: their noise levels; may be left out if the network is blind.
+
+        Raises:
+            ValueError: on what ``sampling.denoise`` refuses.
+        """
+        return denoise(self.field, jax.numpy.asarray(u), t)
+
+    def labels(self, num: int, labels: Int[np.ndarray, "num"] | int | None = None) -> Int[np.ndarray, "num"] | None:
+        """Return the class of each sample, one for all or in turns, or None for a model without classes.
+
+        Raises:
+            ValueError: if a label is given that the model does not have.
+        """
+        classes = self.field.null_label or 0
+        if labels is None:
+            return class_turns(num, classes)
+        found = np.asarray(labels, np.int32)
+        if not classes or not ((found >= 0) & (found < classes)).all():
+            allowed = f"in 0..{classes - 1}" if classes else "left out: the model has no classes"
+            raise UserError(f"label = {labels}: must be {allowed}")
+        return np.full(num, found, np.int32) if found.ndim == 0 else found
 
 
-def restore_field(folder: str | Path, mesh: Mesh, step: int | None = None) -> Trained:
-    """Restore the averaged parameters of one checkpoint of a workdir, by default the latest sound one.
+def restore(
+    folder: str | Path,
+    *,
+    network: Any = None,
+    process: Process | None = None,
+    step: int | None = None,
+    params: str = "ema",
+    mesh: Mesh | None = None,
+    allow_import: bool = False,
+    **field_options: Any,
+) -> Trained:
+    """Restore the parameters of one checkpoint of a workdir, by default the latest sound one.
+
+    Args:
+        folder: the workdir.
+        network: the Flax module of a run of own objects, and of such a run alone.
+        process: its process, likewise.
+        step: number of updates of the checkpoint.
+        params: ``ema`` or ``raw``, see :class:`Trained`.
+        mesh: devices that hold the parameters and draw samples; all by default.
+        allow_import: import what the config names, also in a workdir that somebody else made, see ``imports``.
+        **field_options: those ``field_options`` of a run of own objects that are objects, such as a preconditioner.
 
     Raises:
-        ValueError: if the folder is no workdir or has no readable checkpoint, or not one of this step.
+        ValueError: if the folder is no workdir, or that of another network or process, or has no readable checkpoint,
+            or not one of this step.
     """
-    folder = Path(folder)
-    config, facts, module = _network(folder)
-    shapes = jax.eval_shape(functools.partial(init_params, module, facts.event_shape), init_key(0))
+    folder, mesh = Path(folder), sharding.sampling_mesh() if mesh is None else mesh
+    if params not in PARAMS:
+        raise UserError(f"params = {params!r}: must be one of {', '.join(PARAMS)}")
+    if (folder / description.NAME).exists():
+        model = _own(folder, network, process, field_options)
+    else:
+        given = {"network": network, "process": process, **field_options}
+        with imports.allow(allow_import):
+            model = _of_config(folder, [name for name, value in given.items() if value is not None])
+    shapes = jax.eval_shape(functools.partial(init_params, model.module, model.facts.event_shape), init_key(0))
     where = sharding.replicated(mesh)
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes)
     checkpoints = Checkpoints(folder, read_only=True)
     try:
-        step, params = checkpoints.restore_ema(abstract, step)
+        step, values = (checkpoints.restore_ema if params == "ema" else checkpoints.restore_raw)(abstract, step)
     finally:
         checkpoints.close()
-    return Trained(build.network_field(config, module, params, facts.event_shape), config, facts, step)
+    return Trained(
+        model.field(values), model.config, model.facts, step, model.sampling, mesh, params, model.label_dropout
+    )
 
 
-def fresh_field(folder: str | Path, mesh: Mesh) -> Trained:
+def fresh_field(folder: str | Path, mesh: Mesh | None = None) -> Trained:
     """Return the field of a workdir before its first update, its parameters initialised anew as a run does.
 
     Raises:
-        ValueError: if the folder is no workdir.
+        ValueError: if the folder is no workdir of a config.
     """
-    config, facts, module = _network(Path(folder))
-    init = functools.partial(init_params, module, facts.event_shape)
-    params = jax.jit(init, out_shardings=sharding.replicated(mesh))(init_key(config.seed))
-    return Trained(build.network_field(config, module, params, facts.event_shape), config, facts, 0)
+    mesh = sharding.sampling_mesh() if mesh is None else mesh
+    model = _of_config(Path(folder), [])
+    init = functools.partial(init_params, model.module, model.facts.event_shape)
+    params = jax.jit(init, out_shardings=sharding.replicated(mesh))(init_key(model.config.seed))
+    return Trained(
+        model.field(params), model.config, model.facts, 0, model.sampling, mesh, label_dropout=model.label_dropout
+    )
 
 
 def saved_steps(folder: str | Path) -> list[int]:
@@ -83,6 +227,80 @@ def saved_steps(folder: str | Path) -> list[int]:
     return steps
 
 
-def _network(folder: Path) -> tuple[ConfigDict, workdir.Facts, Any]:
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    """What a workdir says of its network, without the parameters."""
+
+    module: Any
+    field: Callable[[PyTree[Array]], NetworkField]
+    config: Any
+    facts: workdir.Facts
+    sampling: Sampling
+    label_dropout: float
+
+
+def _of_config(folder: Path, given: list[str]) -> _Model:
     config, facts = workdir.read_config(folder), workdir.read_facts(folder)
-    return config, facts, build.network(config, facts.num_classes)
+    if given:
+        raise UserError(f"{given[0]}: must be left out: config.json of workdir = {str(folder)!r} describes the run")
+    module = build.network(config, facts.num_classes)
+    field = functools.partial(build.network_field, config, module, event_shape=facts.event_shape)
+    return _Model(
+        module, lambda params: field(params=params), config, facts, build.sampling(config), config.model.label_dropout
+    )
+
+
+def _own(folder: Path, network: Any, process: Process | None, options: dict[str, Any]) -> _Model:
+    """Return the model of a run of own objects, once those that are given are known to be the run's."""
+    stored, facts = description.read(folder), workdir.read_facts(folder)
+    if process is None and stored["process"] == description.text(default_process()):
+        process = default_process()
+    for name, value in (("network", network), ("process", process)):
+        if value is None:
+            raise UserError(
+                f"{name}: must be given: workdir = {str(folder)!r} is of a run of own objects, with {stored[name]}"
+            )
+        if description.text(value) != stored[name]:
+            raise UserError(f"{name} = {description.text(value)}: workdir = {str(folder)!r} is of {stored[name]}")
+    options = {**description.values(stored["field"]), **options}
+    found = {name: description.plain(value) for name, value in sorted(options.items())}
+    if found != stored["field"]:
+        raise UserError(f"field options = {found}: workdir = {str(folder)!r} is of {stored['field']}")
+    kind = {each.__name__: each for each in (NetworkField, DensityField)}[stored["kind"]]
+    blind, found_process = not getattr(network, "conditional", True), cast(Process, process)
+    options = {"matmul_precision": "highest", **options}
+    return _Model(
+        network,
+        lambda params: kind(params, network, found_process, facts.event_shape, blind, **options),
+        None,
+        facts,
+        description.sampling_of(stored),
+        stored["label_dropout"],
+    )
+
+
+def adjusted(
+    sampling: Sampling,
+    given: Mapping[str, Any],
+    guidance: float | None = None,
+    interval: tuple[float, ...] | None = None,
+) -> Sampling:
+    """Return a run's way to draw samples with what is given instead, and without what that leaves without effect.
+
+    Args:
+        sampling: how the run draws samples.
+        given: arguments of ``sampling.generate``. Another sampler starts with its own options, and without what it has
+            no use for: num_steps and grid, end_time and denoise.
+        guidance: scale of classifier-free guidance; with 1 the run's interval is left out.
+        interval: noise levels of the guidance.
+    """
+    defaults = dict(sampling.options)
+    if given.get("sampler", defaults.get("sampler")) != defaults.get("sampler"):
+        used = find(given["sampler"], {})
+        common = {"start_time": True, "batch_size": True, "num_steps": used.gridded, "grid": used.gridded}
+        common |= {"end_time": used.timed, "denoise": used.timed}
+        defaults = {name: value for name, value in defaults.items() if common.get(name)}
+    scale = sampling.guidance if guidance is None else guidance
+    kept = sampling.interval if scale != 1.0 else None
+    chosen: Any = kept if interval is None else tuple(interval) or None
+    return dataclasses.replace(sampling, guidance=scale, interval=chosen, options={**defaults, **given})

@@ -108,7 +108,7 @@ class NetworkField:
     @property
     def null_label(self) -> int | None:
         """The label that means "no class", or None for a network without classes."""
-        return self.module.num_classes or None
+        return getattr(self.module, "num_classes", 0) or None
 
     def with_labels(self, labels: Int[Array, "b"] | None) -> NetworkField:
         """Return the same field for a batch of these classes."""

@@ -186,5 +186,5 @@ def _headroom(axes: Any, laws: int) -> None:
 
 
 def _finish_steps(summary: Summary, axes: Any) -> None:
-    style.step_axis(axes, summary.steps)
+    style.step_axis(axes, summary.steps.tolist())
     axes.legend(loc="upper right")

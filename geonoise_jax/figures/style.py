@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
+from matplotlib import rcsetup
 from matplotlib.figure import Figure
 
 # Okabe & Ito (2008), "Color universal design", without the yellow that is lost on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 REFERENCE = "0.45"
 _MOST_TICKS = 7
-_RC: dict[str, Any] = {
+_RC: Any = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -23,7 +24,7 @@ _RC: dict[str, Any] = {
     "axes.linewidth": 0.8,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+    "axes.prop_cycle": rcsetup.cycler("color", COLORS),
     "grid.color": "0.92",
     "grid.linewidth": 0.7,
     "xtick.labelsize": 8.0,

@@ -22,6 +22,8 @@ from geonoise_jax.checks import refused
 from geonoise_jax.errors import UserError
 from geonoise_jax.nets.conditioning import Conditioning
 
+# What every network is, those of others included.
+Module = nn.Module
 COMPUTE_DTYPES = ("float32", "bfloat16", "float64")
 
 

@@ -18,7 +18,7 @@ from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax import checks
 from geonoise_jax.errors import UserError
-from geonoise_jax.process.schedules import as_time
+from geonoise_jax.process.schedules import Schedule, as_time
 
 
 class TimeLaw(abc.ABC):
@@ -238,3 +238,16 @@ def _normal_cdf(z: float) -> float:
 
 
 TIME_LAWS: tuple[type[TimeLaw], ...] = (Uniform, LogUniform, LogNormal, LogitNormal, Discrete)
+
+
+def check_within(law: TimeLaw, schedule: Schedule) -> None:
+    """Refuse a time law that leaves the schedule's range.
+
+    Raises:
+        ValueError: naming both ranges.
+    """
+    if law.lo < schedule.t_min or law.hi > schedule.t_max:
+        raise UserError(
+            f"time_law: [lo, hi] = [{law.lo:g}, {law.hi:g}] must lie within the schedule's "
+            f"[t_min, t_max] = [{schedule.t_min:g}, {schedule.t_max:g}], which sampling covers"
+        )

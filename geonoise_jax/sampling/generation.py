@@ -43,6 +43,7 @@ class Samples(NamedTuple):
     Attributes:
         x: samples in data space.
         statistics: what the sampler measured of each sample, such as ``evaluations`` of the field.
+        sampler: name of the sampler.
         times: the times of the trajectory, if one was asked for.
         trajectory: the observations ``u = a x + b eps`` at these times, the start included, of which the last led to
             ``x``.
@@ -50,6 +51,7 @@ class Samples(NamedTuple):
 
     x: Float[np.ndarray, "num *event"]
     statistics: dict[str, Float[np.ndarray, "num ..."]]
+    sampler: str = ""
     times: Float[np.ndarray, "times"] | None = None
     trajectory: Float[np.ndarray, "times num *event"] | None = None
 
@@ -58,7 +60,7 @@ def sample(
     field: Field,
     key: Key[Array, ""],
     num: int,
-    sampler: str = "heun",
+    sampler: str | Sampler = "heun",
     num_steps: int | None = None,
     **options: Any,
 ) -> Float[np.ndarray, "*times num *event"]:
@@ -74,7 +76,7 @@ def generate(
     field: Field,
     key: Key[Array, ""],
     num: int,
-    sampler: str = "heun",
+    sampler: str | Sampler = "heun",
     num_steps: int | None = None,
     *,
     grid: str | None = None,
@@ -100,7 +102,7 @@ def generate(
         field: any Field: exact or trained, blind or conditional.
         key: PRNG key of any kind.
         num: number of samples.
-        sampler: a name of ``samplers.SAMPLERS``.
+        sampler: a name of ``samplers.SAMPLERS``, or a ``samplers.Sampler``.
         num_steps: number of steps of the grid; 100 by default. Adaptive and autonomous samplers take none.
         grid: ``"uniform"`` in t, the default, ``"rho"`` (EDM) or ``"log_snr"``. Adaptive and autonomous samplers take
             none.
@@ -156,7 +158,8 @@ def generate(
         missed.append(error[:size])
         if on_batch is not None:
             on_batch(start + size, num)
-    samples = Samples(*jax.tree.map(lambda *parts: np.concatenate(parts), *batches))
+    drawn, statistics = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+    samples = Samples(drawn, statistics, str(sampler))
     if path is not None:
         samples = samples._replace(times=np.asarray(chosen.times), trajectory=path)
     if any(error.any() for error in missed):
@@ -196,7 +199,7 @@ def _errors_of(num: int) -> Iterator[Float[np.ndarray, "{num}"]]:
 
 def check(
     field: Field,
-    sampler: str = "heun",
+    sampler: str | Sampler = "heun",
     num_steps: int | None = None,
     *,
     grid: str | None = None,
@@ -304,7 +307,7 @@ def _check_sizes(num: int, batch_size: int, mesh: Mesh | None) -> int:
     return -(-min(batch_size, num) // devices) * devices
 
 
-def _warn_of_failures(sampler: str, samples: Samples) -> None:
+def _warn_of_failures(sampler: str | Sampler, samples: Samples) -> None:
     num, statistics = len(samples.x), samples.statistics
     if failed := int(np.sum(statistics.get("failed", 0))):
         _LOG.warning("%s did not finish %d of %d samples: raise max_steps", sampler, failed, num)

@@ -31,7 +31,7 @@ _SLACK = 1e-6
 class Request:
     """How samples are asked for; None means the default. See :func:`~geonoise_jax.sampling.generation.generate`."""
 
-    sampler: str = "heun"
+    sampler: str | Sampler = "heun"
     num_steps: int | None = None
     grid: str | None = None
     times: Any = None
@@ -105,7 +105,11 @@ def planned(field: Field, request: Request) -> Plan:
 
 
 def plan(
-    schedule: Schedule, sampler: str, num_steps: int | None = None, grid: str | None = None, **options: Any
+    schedule: Schedule,
+    sampler: str | Sampler,
+    num_steps: int | None = None,
+    grid: str | None = None,
+    **options: Any,
 ) -> tuple[Sampler, Float[Array, "times"]]:
     """Return the sampler and the times that these options mean for a schedule; only the ends for one without a grid.
 

@@ -34,7 +34,11 @@ class Sampler:
     """
 
     run: Callable[..., Any]
-    cost: Callable[..., int] | None = None
+    cost: Callable[..., int | None] | None = None
+
+    def __str__(self) -> str:
+        """Return the name of the function."""
+        return self.run.__name__
 
     @property
     def timed(self) -> bool:
@@ -119,22 +123,23 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def find(name: str, options: Mapping[str, Any], arguments: Sequence[str] = ()) -> Sampler:
-    """Return a sampler by name, once it is known to have these options.
+def find(name: str | Sampler, options: Mapping[str, Any], arguments: Sequence[str] = ()) -> Sampler:
+    """Return a sampler by name, or the one given, once it is known to have these options.
 
     Args:
-        name: one of ``SAMPLERS``.
+        name: one of ``SAMPLERS``, or a sampler.
         options: what it is to be called with.
         arguments: what the caller takes besides, for which a mistyped word may have been meant.
 
     Raises:
         ValueError: on an unknown sampler, or on an option that it does not have.
     """
-    known = SAMPLERS[checks.choice("sampler", name, SAMPLERS)].options
+    found = name if isinstance(name, Sampler) else SAMPLERS[checks.choice("sampler", name, SAMPLERS)]
+    known = found.options
     for option, value in options.items():
         if option not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
             near = checks.nearest(option, (*known, *arguments))
             hint = f"; did you mean {near!r}?" if near else ""
-            raise UserError(f"{option} = {checks.shown(value)}: no option of the sampler {name!r}; {has}{hint}")
-    return SAMPLERS[name]
+            raise UserError(f"{option} = {checks.shown(value)}: no option of the sampler {str(name)!r}; {has}{hint}")
+    return found

@@ -7,12 +7,14 @@ cast to what is asked for without a word).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import logging
 import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,27 @@ class Checkpoints:
             raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
         return found[0], found[1]["ema"]
 
+    def restore_raw(self, abstract: PyTree[jax.ShapeDtypeStruct], step: int | None = None) -> tuple[int, PyTree[Array]]:
+        """Return the step and the parameters themselves, not averaged; otherwise as :meth:`restore_ema`."""
+        chosen = max(self.steps, default=None) if step is None else step
+        if chosen is None:
+            raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
+        self._require(chosen)
+        # Orbax restores an item whole; what is beside the parameters has the types that are stored with it.
+        train = self._stored(chosen)["train"]
+        train["params"] = jax.tree.leaves(abstract)
+        read = self._read_step(chosen, {"train": train}, types({"params": abstract}))
+        return chosen, jax.tree.unflatten(jax.tree.structure(abstract), read["train"]["params"])
+
+    def is_sound(self, step: int) -> bool:
+        """Return whether a checkpoint can be read whole and holds what was saved, without knowing its run."""
+        try:
+            self._read(step, self._stored(step), {})
+        # As in restoring: any failure to read means the same here.
+        except Exception:
+            return False
+        return True
+
     def close(self) -> None:
         """Wait for saves in progress and close."""
         self._manager.wait_until_finished()
@@ -122,7 +145,8 @@ class Checkpoints:
         folder = self._workdir / "checkpoints"
         if self._read_only and not folder.is_dir():
             raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
-        return ocp.CheckpointManager(folder, options=self._options())
+        with _without_news():
+            return ocp.CheckpointManager(folder, options=self._options())
 
     def _options(self) -> ocp.CheckpointManagerOptions:
         if self._read_only:
@@ -158,8 +182,7 @@ class Checkpoints:
 
     def _read_step(self, step: int, abstract: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
         """Read one checkpoint that must be there and sound."""
-        if step not in self.steps:
-            raise UserError(f"workdir = {str(self._workdir)!r}: no checkpoint of step {step}, but of {self.steps}")
+        self._require(step)
         try:
             return self._read(step, abstract, wanted)
         except OtherTypesError:
@@ -168,8 +191,12 @@ class Checkpoints:
             where = f"workdir = {str(self._workdir)!r}"
             raise DamagedCheckpointError(f"{where}: checkpoint {step} is damaged ({_reason(error)})") from error
 
+    def _require(self, step: int) -> None:
+        if step not in self.steps:
+            raise UserError(f"workdir = {str(self._workdir)!r}: no checkpoint of step {step}, but of {self.steps}")
+
     def _read(self, step: int, abstract: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
-        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        meta = self._read_meta(step)
         self._check_types(step, meta, wanted)
         items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -193,6 +220,30 @@ class Checkpoints:
                 f"which must be {wanted[name]} here ({len(others)} of {len(wanted)} arrays differ); {_way_out(found)}"
             )
 
+    def _stored(self, step: int) -> dict[str, Any]:
+        """Return the items of a checkpoint as abstract arrays on one device, by the types that it says it holds."""
+        meta = self._read_meta(step)
+        if "types" not in meta:
+            raise UserError(
+                f"workdir = {str(self._workdir)!r}: checkpoint {step} is of a version that did not store types; train "
+                "it on, or take the averaged parameters"
+            )
+        train: dict[str, Any] = {each.name: [] for each in dataclasses.fields(TrainState) if each.name != "ema_params"}
+        ema: dict[str, Any] = {}
+        for path, kind in meta["types"].items():
+            name, *parents = path.split("/")
+            if name != "ema_params":
+                train[name].append(_abstract(kind))
+                continue
+            node = ema
+            for parent in parents[:-1]:
+                node = node.setdefault(parent, {})
+            node[parents[-1]] = _abstract(kind)
+        return {"train": train, "ema": ema}
+
+    def _read_meta(self, step: int) -> dict[str, Any]:
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+
     def _set_aside(self, steps: list[int]) -> None:
         """Move damaged checkpoints away, so that their steps can be saved again; the manager rereads the folder."""
         folder = self._workdir / "damaged_checkpoints"
@@ -202,6 +253,32 @@ class Checkpoints:
             free = (folder / (f"{step}.{attempt}" if attempt else f"{step}") for attempt in itertools.count())
             shutil.move(self._workdir / "checkpoints" / str(step), next(path for path in free if not path.exists()))
         self._manager = self._open()
+
+
+@contextlib.contextmanager
+def _without_news() -> Iterator[None]:
+    """Keep to itself what Orbax warns of while a folder is opened: that it is read-only, as was asked for."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "read only" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
+
+
+def _abstract(kind: str) -> jax.ShapeDtypeStruct:
+    """Return the array of a type such as ``float32[3,16]``, on the host's device where there is one."""
+    dtype, _, shape = kind.removesuffix("]").partition("[")
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        device = jax.local_devices()[0]
+    where = jax.sharding.SingleDeviceSharding(device)
+    return jax.ShapeDtypeStruct(tuple(int(n) for n in shape.split(",") if n), jnp.dtype(dtype), sharding=where)
 
 
 def _way_out(found: dict[str, str]) -> str:

@@ -24,6 +24,7 @@ for the derivative in sigma^2, (sigma^2 / D)^2.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from jaxtyping import Array, Float, Key
 
@@ -54,6 +55,12 @@ class DualScore(Objective):
         super().__post_init__()
         checks.real_field(self, "sigma_data", low=0.0, open_low=True)
         checks.real_field(self, "time_weight", low=0.0)
+
+    @classmethod
+    def network_field(cls, *arguments: Any, **options: Any) -> DensityField:
+        """Return the field that is trained, made of the arguments of ``fields.DensityField``."""
+        given = {name: value for name, value in options.items() if name != "reads_as" or value is not None}
+        return DensityField(*arguments, **given)
 
     def per_sample(self, field: NetworkField, draws: Draws, key: Key[Array, ""] | None = None) -> Float[Array, "n"]:
         """Return what each sample adds to the loss; arguments as for ``Objective.loss``.

@@ -47,6 +47,11 @@ class Objective:
         if not 0.0 <= self.label_dropout <= 1.0:
             raise UserError(f"model.label_dropout = {self.label_dropout}: must be in [0, 1]")
 
+    @classmethod
+    def network_field(cls, *arguments: Any, **options: Any) -> NetworkField:
+        """Return the field that is trained, made of the arguments of ``fields.NetworkField``."""
+        return NetworkField(*arguments, **options)
+
     def draw(self, key: Key[Array, ""], x: Float[Array, "n *event"], labels: Int[Array, "n"] | None) -> Draws:
         """Draw noise, noise levels and hidden labels for a batch of data."""
         key_t, key_eps, key_label = jax.random.split(key, 3)

@@ -1,55 +1,52 @@
-"""The optax chain of a config: clipping, the optimizer, its learning-rate schedule."""
+"""The learning rate along a run, and the optax chain that it is trained by."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
-from ml_collections import ConfigDict
 
-from geonoise_jax import build
-from geonoise_jax.config import nearest
-from geonoise_jax.errors import UserError
+from geonoise_jax.errors import UserError, nearest
 
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "sgd": optax.sgd, "lion": optax.lion}
 DECAYS = ("constant", "cosine")
 
 
-def learning_rate(config: ConfigDict) -> optax.Schedule:
+def learning_rate(
+    peak: float = 1e-3, *, warmup_steps: int = 100, decay: str = "constant", num_steps: int | None = None
+) -> optax.Schedule:
     """Return the learning rate as a function of the step: linear warm-up, then constant or cosine to zero.
 
+    Args:
+        peak: the rate after the warm-up.
+        warmup_steps: steps of the warm-up; 0 for none.
+        decay: one of ``DECAYS``.
+        num_steps: steps of the run, at the end of which the cosine is zero.
+
     Raises:
-        ValueError: on a rate, warm-up or decay outside its range.
+        ValueError: on a rate, warm-up or decay outside its range, or a cosine without a number of steps.
     """
-    options = config.optimizer
-    if not options.learning_rate > 0:
-        raise UserError(f"optimizer.learning_rate = {options.learning_rate}: must be positive")
-    if options.warmup_steps < 0:
-        raise UserError(f"optimizer.warmup_steps = {options.warmup_steps}: must be at least 0")
-    if options.decay not in DECAYS:
-        raise UserError(f"optimizer.decay = {options.decay!r}: unknown{nearest(options.decay, DECAYS)}")
+    if not peak > 0:
+        raise UserError(f"optimizer.learning_rate = {peak}: must be positive")
+    if warmup_steps < 0:
+        raise UserError(f"optimizer.warmup_steps = {warmup_steps}: must be at least 0")
+    if decay not in DECAYS:
+        raise UserError(f"optimizer.decay = {decay!r}: unknown{nearest(decay, DECAYS)}")
     # Step 0 already learns: the ramp goes from 1 / warmup_steps to 1.
-    ramp = optax.linear_schedule(
-        options.learning_rate / max(options.warmup_steps, 1), options.learning_rate, max(options.warmup_steps - 1, 1)
-    )
-    if options.decay == "constant":
-        body: optax.Schedule = optax.constant_schedule(options.learning_rate)
+    ramp = optax.linear_schedule(peak / max(warmup_steps, 1), peak, max(warmup_steps - 1, 1))
+    if decay == "constant":
+        body: optax.Schedule = optax.constant_schedule(peak)
+    elif num_steps is None:
+        raise UserError("optimizer.decay = 'cosine': needs num_steps, the steps of the run")
     else:
-        steps = max(config.training.num_steps - options.warmup_steps, 1)
-        body = optax.cosine_decay_schedule(options.learning_rate, steps)
-    return optax.join_schedules([ramp, body], [options.warmup_steps]) if options.warmup_steps else body
+        body = optax.cosine_decay_schedule(peak, max(num_steps - warmup_steps, 1))
+    return optax.join_schedules([ramp, body], [warmup_steps]) if warmup_steps else body
 
 
-def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Return the chain: clip by global norm (unless 0), then the named optax optimizer on the schedule.
+def clipped(optimizer: optax.GradientTransformation, clip_norm: float = 1.0) -> optax.GradientTransformation:
+    """Return an optimizer that is given gradients of at most this global norm; 0 turns clipping off.
 
     Raises:
-        ValueError: on an unknown optimizer or argument, or a negative clip_norm.
+        ValueError: on a negative clip_norm.
     """
-    if config.optimizer.clip_norm < 0:
-        raise UserError(f"optimizer.clip_norm = {config.optimizer.clip_norm}: must be at least 0 (0: no clipping)")
-    chain: list[Any] = []
-    if config.optimizer.clip_norm > 0:
-        chain.append(optax.clip_by_global_norm(config.optimizer.clip_norm))
-    chain.append(build.from_spec("optimizer", config.optimizer, OPTIMIZERS, learning_rate=learning_rate(config)))
-    return optax.chain(*chain)
+    if clip_norm < 0:
+        raise UserError(f"optimizer.clip_norm = {clip_norm}: must be at least 0 (0: no clipping)")
+    return optax.chain(*([optax.clip_by_global_norm(clip_norm)] if clip_norm > 0 else []), optimizer)

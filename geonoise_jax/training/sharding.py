@@ -6,6 +6,7 @@ Rules act on the tree of the state, not on the model: the path of a leaf, such a
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Sequence
@@ -15,10 +16,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
-from ml_collections import ConfigDict
 
-from geonoise_jax.config import nearest
-from geonoise_jax.errors import UserError
+from geonoise_jax.errors import UserError, nearest
 
 AXES = ("data", "model")
 LAYOUTS = ("replicated", "fsdp")
@@ -26,23 +25,48 @@ LAYOUTS = ("replicated", "fsdp")
 _FSDP_MIN_ELEMENTS = 4096
 
 
-def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a run is spread over devices; it may change between runs of one workdir.
+
+    Attributes:
+        data, model: sizes of the two axes of the mesh; one of them may be -1, all devices that the other leaves.
+        parameters: ``replicated``, or ``fsdp``, which splits the largest axis that the data axis divides.
+        rules: ``(regex, axes)`` for what they match of the paths of the training state, before ``parameters``; axes are
+            a mesh axis or None for each array axis.
+
+    Raises:
+        ValueError: on an unknown layout of the parameters, or sizes that are not positive.
+    """
+
+    data: int = -1
+    model: int = 1
+    parameters: str = "replicated"
+    rules: Sequence[tuple[str, Sequence[str | None]]] = ()
+
+    def __post_init__(self) -> None:
+        """Validate all but the names of axes, which errors give with the leaf that they do not fit."""
+        sizes = [self.data, self.model]
+        if any(size != -1 and size < 1 for size in sizes) or sizes == [-1, -1]:
+            raise UserError(f"mesh = {dict(zip(AXES, sizes, strict=True))}: sizes must be >= 1, one of them may be -1")
+        if self.parameters not in LAYOUTS:
+            raise UserError(f"sharding.parameters = {self.parameters!r}: unknown{nearest(self.parameters, LAYOUTS)}")
+
+
+def make_mesh(layout: Layout, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Return the mesh of axes ``data`` and ``model`` over all devices.
 
     Raises:
-        ValueError: if the sizes do not use all devices, or the batch cannot be divided over the data axis.
+        ValueError: if the sizes do not use all devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [config.mesh.data, config.mesh.model]
-    if any(size != -1 and size < 1 for size in sizes) or sizes == [-1, -1]:
-        raise UserError(f"mesh = {dict(zip(AXES, sizes, strict=True))}: sizes must be >= 1, one of them may be -1")
+    sizes = [layout.data, layout.model]
     if -1 in sizes:
         sizes[sizes.index(-1)] = len(devices) // abs(math.prod(sizes)) or 1
     if math.prod(sizes) != len(devices):
         raise UserError(
             f"mesh = {dict(zip(AXES, sizes, strict=True))}: must use exactly the {len(devices)} devices there are"
         )
-    _check_batch(config, sizes[0])
     return Mesh(np.asarray(devices).reshape(sizes), AXES)
 
 
@@ -62,46 +86,38 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def state_shardings(config: ConfigDict, mesh: Mesh, abstract: PyTree[jax.ShapeDtypeStruct]) -> PyTree[NamedSharding]:
+def state_shardings(layout: Layout, mesh: Mesh, abstract: PyTree[jax.ShapeDtypeStruct]) -> PyTree[NamedSharding]:
     """Return the sharding of every leaf of the training state.
 
-    ``sharding.rules`` come first: ``(regex, axes)`` with a mesh axis name or None for each array axis. Leaves that no
-    rule matches follow ``sharding.parameters``: ``replicated``, or ``fsdp``, which splits the largest axis that the
-    data axis divides.
-
     Raises:
-        ValueError: on an unknown layout or mesh axis, or a rule that does not fit a leaf it matches.
+        ValueError: on an unknown mesh axis, or a rule that does not fit a leaf it matches.
     """
-    layout = config.sharding.parameters
-    if layout not in LAYOUTS:
-        raise UserError(f"sharding.parameters = {layout!r}: unknown{nearest(layout, LAYOUTS)}")
-    rules = [(pattern, tuple(axes)) for pattern, axes in config.sharding.rules]
+    rules = [(pattern, tuple(axes)) for pattern, axes in layout.rules]
 
     def place(path: Any, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         name = path_name(path)
         for pattern, axes in rules:
             if leaf.ndim and re.search(pattern, name):
                 return NamedSharding(mesh, _checked(pattern, axes, name, leaf.shape, mesh))
-        split = _fsdp(leaf.shape, mesh.shape["data"]) if layout == "fsdp" else PartitionSpec()
+        split = _fsdp(leaf.shape, mesh.shape["data"]) if layout.parameters == "fsdp" else PartitionSpec()
         return NamedSharding(mesh, split)
 
     return jax.tree_util.tree_map_with_path(place, abstract)
 
 
+def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+    """Refuse a batch that cannot be divided over micro-batches and the data axis of the mesh."""
+    parts = accumulate * mesh.shape["data"]
+    if batch_size % parts:
+        raise UserError(
+            f"training.batch_size = {batch_size}: must be a positive multiple of training.accumulate = {accumulate} "
+            f"times the {mesh.shape['data']} devices of the data axis, {parts}"
+        )
+
+
 def path_name(path: Any) -> str:
     """Return the path of a leaf as ``a/b/c``."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _check_batch(config: ConfigDict, data_devices: int) -> None:
-    batch, accumulate = config.training.batch_size, config.training.accumulate
-    if accumulate < 1:
-        raise UserError(f"training.accumulate = {accumulate}: must be at least 1")
-    if batch < 1 or batch % (accumulate * data_devices):
-        raise UserError(
-            f"training.batch_size = {batch}: must be a positive multiple of training.accumulate = {accumulate} "
-            f"times the {data_devices} devices of the data axis, {accumulate * data_devices}"
-        )
 
 
 def _fsdp(shape: tuple[int, ...], size: int) -> PartitionSpec:

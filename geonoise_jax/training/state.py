@@ -42,10 +42,10 @@ class TrainState:
 
 
 def init_params(module: Any, event_shape: tuple[int, ...], key: Key[Array, ""]) -> PyTree[Array]:
-    """Return fresh parameters of a network for events of this shape."""
+    """Return fresh parameters of a network for events of this shape; of a module of others, see ``training.run``."""
     u = jnp.zeros((1, *event_shape))
-    labels = jnp.zeros(1, jnp.int32) if module.num_classes else None
-    return module.init(key, u, jnp.zeros(1) if module.conditional else None, labels)["params"]
+    labels = jnp.zeros(1, jnp.int32) if getattr(module, "num_classes", 0) else None
+    return module.init(key, u, jnp.zeros(1) if getattr(module, "conditional", True) else None, labels)["params"]
 
 
 def init_key(seed: int) -> Key[Array, ""]:

@@ -16,27 +16,22 @@ import numpy as np
 from clu import parameter_overview
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
-from ml_collections import ConfigDict
 
-from geonoise_jax import build
-from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.errors import UserError
 from geonoise_jax.figures import pictures
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
-from geonoise_jax.sampling.generation import check, class_turns, sample
-from geonoise_jax.training import ema, sharding, workdir
+from geonoise_jax.sampling.generation import check, class_turns, generate
+from geonoise_jax.training import metrics, sharding, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
-from geonoise_jax.training.dual_score import DualScore
+from geonoise_jax.training.description import Description
 from geonoise_jax.training.interrupt import StopRequest
-from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.metrics import MetricsLog
-from geonoise_jax.training.optimizer import learning_rate, optimizer
+from geonoise_jax.training.run import Budget, Run, Sampling, check_network
 from geonoise_jax.training.state import TrainState, init_key, init_state
 from geonoise_jax.training.step import StepReport, make_step
 
 _LOG = logging.getLogger(__name__)
-LOSSES = {"regression": Objective, "dual_score": DualScore}
 # Points of the data behind a scatter plot of samples.
 _REFERENCE = 2000
 
@@ -53,22 +48,22 @@ class Result:
         step: number of updates done.
         stopped_by: name of the signal that stopped it, or None if it ran to the end.
         seconds: time spent in the loop by all runs of the workdir, compilation included.
+        first: number of updates that were done before; equal to step if there was nothing to do.
     """
 
     step: int
     stopped_by: str | None
     seconds: float
+    first: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
     """Everything a run needs that does not change while it trains."""
 
-    config: ConfigDict
+    run: Run
     folder: Path
     mesh: Mesh
-    data: Arrays
-    module: Any
     step: Callable[..., tuple[TrainState, StepReport]]
     init: Callable[[], TrainState]
     abstract: TrainState
@@ -76,27 +71,34 @@ class Setup:
     batch: Callable[[int], dict[str, Array]]
 
 
-def train(config: ConfigDict, folder: str | Path, *, devices: list[jax.Device] | None = None) -> Result:
-    """Train the model of a config in a workdir, resuming from what the workdir holds.
+def train(run: Run, folder: str | Path, *, devices: list[jax.Device] | None = None) -> Result:
+    """Train in a workdir, resuming from what the workdir holds.
 
     The result of a run is the same, bit for bit on one kind of device, however often it was interrupted.
 
     Args:
-        config: see ``geonoise_jax.config``.
-        folder: the workdir: config.json, checkpoints/, metrics.jsonl, samples/.
+        run: what to train, see :class:`~geonoise_jax.training.run.Run`; ``build.run`` makes one from a config.
+        folder: the workdir: config.json or run.json, checkpoints/, metrics.jsonl, samples/.
         devices: devices of the mesh; all by default.
 
     Returns:
         The last step and why the run ended.
 
     Raises:
-        ValueError: on a config that cannot be built or a workdir of another config.
+        ValueError: on a run that cannot be built or a workdir of another one.
         DivergedError: if a step was not finite; the step is named, and the checkpoints are from before it.
     """
     folder = Path(folder)
-    setup = prepare(config, folder, devices)
-    workdir.claim(folder, config, workdir.facts_of(setup.data))
-    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep)
+    if not isinstance(run, Run):
+        raise UserError(f"run is a {type(run).__name__}: must be a Run; build.train takes a config")
+    record = run.record or Description(run)
+    record.compare(folder)
+    done = finished(folder, run.budget, run.sampling)
+    if done is not None:
+        return done
+    setup = prepare(run, folder, devices)
+    workdir.claim(folder, record, workdir.facts_of(run.data))
+    checkpoints = Checkpoints(folder, keep=run.budget.keep)
     log = MetricsLog(folder)
     try:
         state = initial_state(setup, checkpoints)
@@ -107,32 +109,48 @@ def train(config: ConfigDict, folder: str | Path, *, devices: list[jax.Device] |
         checkpoints.close()
 
 
-def prepare(config: ConfigDict, folder: Path, devices: list[jax.Device] | None = None) -> Setup:
+def finished(folder: Path, budget: Budget, sampling: Sampling) -> Result | None:
+    """Return the result of a run that has nothing left to do in this workdir, or None; compiles and changes nothing.
+
+    Its last checkpoint is read, so that a damaged one is seen and made again.
+    """
+    if not (folder / "checkpoints").is_dir():
+        return None
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        step = max(checkpoints.steps, default=0)
+        if step < budget.num_steps or _missing(folder, sampling, step) or not checkpoints.is_sound(step):
+            return None
+    finally:
+        checkpoints.close()
+    lines = metrics.read(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
+    return Result(step, None, lines[-1]["seconds"] if lines else 0.0, first=step)
+
+
+def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> Setup:
     """Build all objects of a run; touches no file of the workdir.
 
     Raises:
-        ValueError: on a config that cannot be built.
+        ValueError: on parts that do not fit each other.
     """
-    _check_intervals(config)
-    mesh = sharding.make_mesh(config, devices)
-    data = build.arrays(config)
-    stream = build.pipeline(config, data)
-    module = build.network(config, data.num_classes)
-    chain = optimizer(config)
-    init = functools.partial(init_state, module, data.event_shape, chain, init_key(config.seed))
-    abstract, shardings = _placed(config, mesh, jax.eval_shape(init))
-    _check_sampling(config, module, abstract.ema_params, data.event_shape)
+    mesh = mesh_of(run.budget, run.layout, devices)
+    check_network(run)
+    stream = run.pipeline()
+    chain, _ = run.chain()
+    init = functools.partial(init_state, run.network, run.data.event_shape, chain, init_key(run.seed))
+    abstract, shardings = _placed(run.layout, mesh, jax.eval_shape(init))
+    _check_sampling(run, abstract.ema_params)
     step = make_step(
-        build.network_field(config, module, None, data.event_shape),
-        _objective(config, module),
+        run.field(None),
+        run.goal(),
         chain,
-        build.from_spec("ema", config.ema, ema.EMAS),
+        run.average,
         stream.decode,
-        accumulate=config.training.accumulate,
-        log_every=config.training.log_every,
+        accumulate=run.budget.accumulate,
+        log_every=run.budget.log_every,
     )
     whole, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
-    step_root = jax.random.fold_in(root_key(config.seed), 2)
+    step_root = jax.random.fold_in(root_key(run.seed), 2)
     jitted = jax.jit(
         lambda state, batch, resident: step(state, batch, resident, step_root),
         in_shardings=(shardings, rows, whole),
@@ -140,17 +158,26 @@ def prepare(config: ConfigDict, folder: Path, devices: list[jax.Device] | None =
         donate_argnums=0,
     )
     return Setup(
-        config=config,
+        run=run,
         folder=folder,
         mesh=mesh,
-        data=data,
-        module=module,
         step=jitted,
         init=jax.jit(init, out_shardings=shardings),
         abstract=abstract,
         resident=_put(stream.resident, whole),
         batch=lambda number: _put(stream.batch(number), rows),
     )
+
+
+def mesh_of(budget: Budget, layout: sharding.Layout, devices: list[jax.Device] | None = None) -> Mesh:
+    """Return the devices of a run, of which each has the same part of a batch.
+
+    Raises:
+        ValueError: if the layout does not use all devices, or they do not divide the batch.
+    """
+    mesh = sharding.make_mesh(layout, devices)
+    sharding.check_batch(budget.batch_size, budget.accumulate, mesh)
+    return mesh
 
 
 def initial_state(setup: Setup, checkpoints: Checkpoints) -> TrainState:
@@ -174,14 +201,14 @@ class _Loop:
 
     def __init__(self, setup: Setup, checkpoints: Checkpoints, log: MetricsLog) -> None:
         self._setup, self._checkpoints, self._log = setup, checkpoints, log
-        self._rate = learning_rate(setup.config)
+        self._budget, self._sampling = setup.run.budget, setup.run.sampling
+        _, self._rate = setup.run.chain()
 
     def run(self, state: TrainState) -> Result:
-        config = self._setup.config
-        first, last = int(state.step), config.training.num_steps
+        first, last = int(state.step), self._budget.num_steps
         if first < last:
-            _LOG.info("matmul_precision of the network: %s", config.matmul_precision)
-        self._progress = Progress("train", last, "steps", start=first)
+            _LOG.info("matmul_precision of the network: %s", self._setup.run.field(None).matmul_precision)
+        self._progress = Progress("train", last, "steps", start=first, also=(self._budget.batch_size, "images"))
         step, previous = first, None
         self._make_up(first, state)
         self._began = time.perf_counter() - self._log.seconds
@@ -198,21 +225,17 @@ class _Loop:
                     self._pause(step, state)
             self._examine(previous)
             self._checkpoints.save(state)
-        return Result(step, stop.received.name if stop.received else None, time.perf_counter() - self._began)
+        return Result(step, stop.received.name if stop.received else None, time.perf_counter() - self._began, first)
 
     def _pauses(self, step: int) -> bool:
-        return step % self._setup.config.checkpoint.every == 0 or self._draws(step)
-
-    def _draws(self, step: int) -> bool:
-        every = self._setup.config.sampling.every
-        return bool(every) and step % every == 0
+        return step % self._budget.checkpoint_every == 0 or _draws(self._sampling, step)
 
     def _make_up(self, step: int, state: TrainState) -> None:
         """Draw the samples that a run did not come to when it ended between a checkpoint and the samples due with it.
 
         Samples due earlier were there before that checkpoint was saved.
         """
-        if step and self._draws(step) and not samples_path(self._setup.folder, step).exists():
+        if _missing(self._setup.folder, self._sampling, step):
             draw_samples(self._setup, step, state.ema_params)
 
     def _examine(self, report: tuple[int, StepReport] | None) -> None:
@@ -227,43 +250,40 @@ class _Loop:
                 f"step {step}: loss = {values.loss:g}; loss, gradient or update is not finite; {kept}; "
                 "lower optimizer.learning_rate or optimizer.clip_norm in a new workdir"
             )
-        batch = self._setup.config.training.batch_size
-        speed = f"  {self._progress.rate * batch:.0f} images/s" if self._progress.rate else ""
-        self._progress.update(step, f"loss {values.loss:.4f}{speed}")
-        if step % self._setup.config.training.log_every == 0:
+        self._progress.update(step, f"loss {values.loss:.4f}")
+        if step % self._budget.log_every == 0:
             self._write(step, values)
 
     def _write(self, step: int, values: StepReport) -> None:
         means = {name: float(value) for name, value in values.window.items()}
-        speed = {
-            "seconds": time.perf_counter() - self._began,
-            "steps_per_second": self._progress.rate,
-            "images_per_second": self._progress.rate * self._setup.config.training.batch_size,
-        }
-        self._log.write(step, {**means, "learning_rate": float(self._rate(step - 1)), **speed})
+        speed = {"seconds": time.perf_counter() - self._began}
+        if steps := self._progress.rate:  # not known at the first step
+            speed |= {"steps_per_second": steps, "images_per_second": steps * self._budget.batch_size}
+        rate = {} if self._rate is None else {"learning_rate": float(self._rate(step - 1))}
+        self._log.write(step, {**means, **rate, **speed})
 
     def _pause(self, step: int, state: TrainState) -> None:
         """Save and draw samples where they are due, from a state known to be finite."""
-        if step % self._setup.config.checkpoint.every == 0:
+        if step % self._budget.checkpoint_every == 0:
             self._checkpoints.save(state)
-        if self._draws(step):
+        if _draws(self._sampling, step):
             draw_samples(self._setup, step, state.ema_params)
 
 
 def draw_samples(setup: Setup, step: int, params: PyTree[Array]) -> None:
     """Write ``samples/STEP.png`` from the averaged parameters, always from the same noise."""
-    num = setup.config.sampling.num
-    field = build.network_field(setup.config, setup.module, params, setup.data.event_shape)
-    samples = sample(
-        build.sampling_field(setup.config, field),
-        root_key(setup.config.seed),
-        num,
-        **build.sampling_options(setup.config),
-        labels=class_turns(num, setup.module.num_classes),
+    run = setup.run
+    samples = generate(
+        run.sampling.field(run.field(params)),
+        root_key(run.seed),
+        run.sampling.num,
+        **run.sampling.options,
+        labels=class_turns(run.sampling.num, run.num_classes),
         mesh=setup.mesh,
     )
-    reference = setup.data.to_model(setup.data.events[:_REFERENCE])
-    picture = pictures.sample_picture(samples, reference, title=f"step {step}")
+    reference = run.data.to_model(run.data.events[:_REFERENCE])
+    title = pictures.caption(setup.folder.resolve().name, step, samples.sampler, samples.statistics.get("evaluations"))
+    picture = pictures.sample_picture(samples.x, reference, title=title)
     pictures.save(picture, samples_path(setup.folder, step))
 
 
@@ -272,22 +292,16 @@ def samples_path(folder: Path, step: int) -> Path:
     return folder / "samples" / f"{step:08d}.png"
 
 
-def _objective(config: ConfigDict, module: Any) -> Objective:
-    return build.from_spec(
-        "loss",
-        config.loss,
-        LOSSES,
-        defaults=build.scale(config),
-        time_law=build.time_law(config),
-        loss_weight=build.loss_weight(config),
-        stratified=config.time_law.stratified,
-        label_dropout=config.model.label_dropout,
-        null_label=module.num_classes or None,
-    )
+def _draws(sampling: Sampling, step: int) -> bool:
+    return bool(sampling.every) and step > 0 and step % sampling.every == 0
 
 
-def _placed(config: ConfigDict, mesh: Mesh, abstract: TrainState) -> tuple[TrainState, Any]:
-    shardings = sharding.state_shardings(config, mesh, abstract)
+def _missing(folder: Path, sampling: Sampling, step: int) -> bool:
+    return _draws(sampling, step) and not samples_path(folder, step).exists()
+
+
+def _placed(layout: sharding.Layout, mesh: Mesh, abstract: TrainState) -> tuple[TrainState, Any]:
+    shardings = sharding.state_shardings(layout, mesh, abstract)
 
     def place(leaf: jax.ShapeDtypeStruct, where: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
@@ -299,22 +313,8 @@ def _put(local: dict[str, np.ndarray], where: Any) -> dict[str, Array]:
     return {name: jax.make_array_from_process_local_data(where, values) for name, values in local.items()}
 
 
-def _check_sampling(config: ConfigDict, module: Any, params: PyTree, event_shape: tuple[int, ...]) -> None:
+def _check_sampling(run: Run, params: PyTree) -> None:
     """Refuse before training what would fail at the first sample grid; without one, later starts may be from data."""
-    field = build.sampling_field(config, build.network_field(config, module, params, event_shape))
-    from_data = False if config.sampling.every else None
-    check(field, x=from_data, labels=bool(module.num_classes), **build.sampling_options(config))
-
-
-def _check_intervals(config: ConfigDict) -> None:
-    for key, low in (
-        ("training.num_steps", 1),
-        ("training.log_every", 1),
-        ("checkpoint.every", 1),
-        ("checkpoint.keep", 1),
-        ("sampling.every", 0),
-        ("sampling.num", 1),
-    ):
-        group, name = key.split(".")
-        if config[group][name] < low:
-            raise UserError(f"{key} = {config[group][name]}: must be at least {low}")
+    field = run.sampling.field(run.field(params))
+    from_data = False if run.sampling.every else None
+    check(field, x=from_data, labels=bool(run.num_classes), **run.sampling.options)

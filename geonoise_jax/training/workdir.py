@@ -10,12 +10,17 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from geonoise_jax import config as configs
+from geonoise_jax import imports
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.errors import UserError
+from geonoise_jax.training.run import Record
 
 # Keys that may change between runs of one workdir: they do not touch what was learnt so far. The number of steps does
 # where the learning rate depends on it.
-_FREE = ("training.num_steps", "checkpoint.", "sampling.", "data.data_dir", "data.placement", "mesh.")
+_FREE = (
+    *("training.num_steps", "training.accumulate", "training.log_every", "checkpoint.", "sampling."),
+    *("data.data_dir", "data.placement", "mesh.", "sharding."),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,38 +49,72 @@ def facts_of(data: Arrays) -> Facts:
     return Facts(data.event_shape, data.num_classes, data.center, data.scale, len(data), data.checksum())
 
 
-def claim(workdir: Path, config: ConfigDict, facts: Facts) -> None:
-    """Write config and facts into a new workdir, or check the config against the one already there.
+@dataclasses.dataclass(frozen=True)
+class OfConfig:
+    """The record of a run that a config describes; see ``training.run.Record``."""
 
-    Raises:
-        ValueError: if the workdir belongs to another config or other data; the error names everything that differs.
-    """
-    path = workdir / "config.json"
-    if path.exists():
-        changed = configs.differences(configs.loads(path.read_text()), config)
+    config: ConfigDict
+
+    def compare(self, folder: Path) -> None:
+        """Refuse a workdir that belongs to another run.
+
+        Raises:
+            ValueError: naming every key that differs.
+        """
+        if (folder / "run.json").exists():
+            raise UserError(
+                f"workdir = {str(folder)!r}: belongs to a run of own objects (run.json), not of a config; choose "
+                "another workdir"
+            )
+        path = folder / "config.json"
+        if not path.exists():
+            return
+        changed = configs.differences(configs.loads(path.read_text()), self.config)
         clashes = {key: pair for key, pair in changed.items() if not key.startswith(_FREE)}
         if clashes:
             raise UserError(
-                f"workdir = {str(workdir)!r}: belongs to another config ({_listed(clashes)}); choose another workdir"
+                f"workdir = {str(folder)!r}: belongs to another config ({_listed(clashes)}); choose another workdir"
             )
-        _check_rate(workdir, config, changed)
-        _check_data(workdir, facts)
+        _check_rate(folder, self.config, changed)
+
+    def write(self, folder: Path) -> None:
+        """Store the config, and that this user gave it."""
+        imports.trust(folder, self.config.to_dict())
+        _write(folder / "config.json", configs.dumps(self.config))
+
+
+def claim(workdir: Path, record: Record, facts: Facts) -> None:
+    """Write record and facts into a new workdir, or check them against those already there.
+
+    Raises:
+        ValueError: if the workdir belongs to another run or other data; the error names everything that differs.
+    """
+    record.compare(workdir)
+    _check_data(workdir, facts)
     workdir.mkdir(parents=True, exist_ok=True)
     _write(workdir / "data.json", json.dumps(dataclasses.asdict(facts)) + "\n")
-    _write(path, configs.dumps(config))
+    record.write(workdir)
 
 
 def read_config(workdir: Path) -> ConfigDict:
     """Return the config of a workdir.
 
     Raises:
-        ValueError: if the folder does not exist or holds no run.
+        ValueError: if the folder does not exist or holds no run, or its config names imports that are not allowed, see
+            ``imports``.
     """
     path = workdir / "config.json"
+    if (workdir / "run.json").exists():
+        raise UserError(
+            f"workdir = {str(workdir)!r}: is of a run of own objects (run.json): train, restore and sample it from the "
+            "program that made it"
+        )
     if not path.exists():
         what = "no such folder" if not workdir.exists() else "no config.json in it: not the workdir of a training run"
         raise UserError(f"workdir = {str(workdir)!r}: {what}")
-    return configs.loads(path.read_text())
+    config = configs.loads(path.read_text())
+    imports.require(workdir, config.to_dict())
+    return config
 
 
 def read_facts(workdir: Path) -> Facts:

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 
 from geonoise_jax import build, config, runtime
-from geonoise_jax.config import ConfigDict
 from geonoise_jax.process.grids import GRIDS
 from geonoise_jax.sampling import SAMPLERS
 from geonoise_jax.training.train import Setup, prepare
@@ -62,11 +61,11 @@ def host_time(setup: Setup, *, repeats: int = 300) -> float:
     return (time.perf_counter() - began) / repeats
 
 
-def sampler_ratio(choice: ConfigDict, setup: Setup, solver: str, *, rounds: int, num_steps: int) -> list[float]:
+def sampler_ratio(setup: Setup, solver: str, *, rounds: int, num_steps: int) -> list[float]:
     """Ratios of the time of one solver call to NFE times one call of the jitted network."""
     params = setup.init().ema_params
-    field = build.network_field(choice, setup.module, params, setup.data.event_shape)
-    u = jax.random.normal(jax.random.key(0), (_SAMPLES, *setup.data.event_shape))
+    field = setup.run.field(params)
+    u = jax.random.normal(jax.random.key(0), (_SAMPLES, *field.event_shape))
     t = jnp.full(_SAMPLES, 0.5 * (field.process.schedule.t_min + field.process.schedule.t_max))
     times = GRIDS["uniform"](field.process.schedule, num_steps)
     evaluations = SAMPLERS[solver].evaluations(num_steps) or 0
@@ -106,13 +105,13 @@ def main() -> None:
     for placement in ("host", "device"):
         choice = config.override(config.load(arguments.config), [("data.placement", placement)])
         with tempfile.TemporaryDirectory() as folder:
-            setup = prepare(choice, Path(folder))
+            setup = prepare(build.run(choice), Path(folder))
         spread, step = pipeline_ratio(setup, rounds=arguments.rounds, steps=arguments.steps)
         show(f"training step, data on the {placement}: fresh / resident batch", spread)
         host = host_time(setup)
         print(f"  making and sending a batch: {1e3 * host:.3f} ms, {host / step:.2%} of a step of {1e3 * step:.1f} ms")
     for solver in ("euler", "heun"):
-        spread = sampler_ratio(choice, setup, solver, rounds=arguments.rounds, num_steps=arguments.steps)
+        spread = sampler_ratio(setup, solver, rounds=arguments.rounds, num_steps=arguments.steps)
         show(f"{solver}: solver call / NFE x network", spread)
 
 

@@ -1,0 +1,138 @@
+"""From a config to a training run, and the door of training for configs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from geonoise_jax import config as configs
+from geonoise_jax.build.dataset import arrays
+from geonoise_jax.build.networks import LOSS_NAMES, field_options, guidance, network, sampling_options
+from geonoise_jax.build.processes import loss_weight, process, scale, time_law
+from geonoise_jax.build.specs import from_spec, frozen
+from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.training import optimizer as optimizers
+from geonoise_jax.training.ema import EMA, EMAS
+from geonoise_jax.training.losses import Objective
+from geonoise_jax.training.run import Budget, Run, Sampling, recorded
+from geonoise_jax.training.sharding import Layout
+from geonoise_jax.training.train import Result, finished, mesh_of
+from geonoise_jax.training.train import train as train_run
+from geonoise_jax.training.workdir import OfConfig
+
+
+def train(
+    config: ConfigDict, folder: str | Path, *, data: Arrays | None = None, devices: list[jax.Device] | None = None
+) -> Result:
+    """Train the model of a config in a workdir, or go on with it; see ``training.train``.
+
+    The workdir is compared with the config before data are loaded, and nothing more is done if it is trained already.
+
+    Args:
+        config: see ``geonoise_jax.config``.
+        folder: the workdir.
+        data: the training set, by default that of the config.
+        devices: devices of the mesh; all by default.
+
+    Raises:
+        ValueError: on a config that cannot be built, or a workdir of another one or of other data.
+    """
+    folder = Path(folder)
+    config = configs.absolute(config)
+    parts = _without_data(config)
+    mesh_of(parts["budget"], parts["layout"], devices)
+    OfConfig(config).compare(folder)
+    done = finished(folder, parts["budget"], parts["sampling"])
+    return train_run(run(config, data), folder, devices=devices) if done is None else done
+
+
+def run(config: ConfigDict, data: Arrays | None = None) -> Run:
+    """Return the training run of a config, on its data set unless another is given.
+
+    Raises:
+        ValueError: on a config that cannot be built.
+    """
+    config = configs.absolute(config)
+    parts = _without_data(config)
+    data = arrays(config) if data is None else data
+    module = network(config, data.num_classes)
+    made = Run(
+        network=module,
+        data=data,
+        objective=objective(config, module),
+        seed=config.seed,
+        flip=config.data.flip,
+        placement=config.data.placement,
+        **parts,
+    )
+    return recorded(made, OfConfig(config))
+
+
+def _without_data(config: ConfigDict) -> dict[str, Any]:
+    """Return the parts of a run that need no data, which may take minutes to load: their errors come before that."""
+    time_law(config)
+    return {
+        "process": process(config),
+        "field_options": field_options(config),
+        "optimizer": optimizer(config),
+        "learning_rate": learning_rate(config),
+        "average": from_spec("ema", config.ema, EMAS, kind=EMA),
+        "budget": budget(config),
+        "layout": layout(config),
+        "sampling": sampling(config),
+    }
+
+
+def budget(config: ConfigDict) -> Budget:
+    """Return the budget of a config."""
+    names = ("num_steps", "batch_size", "accumulate", "log_every")
+    training = {name: config.training[name] for name in names}
+    return Budget(**training, checkpoint_every=config.checkpoint.every, keep=config.checkpoint.keep)
+
+
+def layout(config: ConfigDict) -> Layout:
+    """Return how a config is spread over devices."""
+    rules = frozen(config.sharding.rules)
+    return Layout(config.mesh.data, config.mesh.model, config.sharding.parameters, rules)
+
+
+def sampling(config: ConfigDict) -> Sampling:
+    """Return how a config is sampled."""
+    weight, interval = guidance(config)
+    every, num = config.sampling.every, config.sampling.num
+    return Sampling(every=every, num=num, guidance=weight, interval=interval, options=sampling_options(config))
+
+
+def objective(config: ConfigDict, module: Any) -> Objective:
+    """Return what a config draws and minimises for its network."""
+    return from_spec(
+        "loss",
+        config.loss,
+        LOSS_NAMES,
+        defaults=scale(config),
+        kind=Objective,
+        time_law=time_law(config),
+        loss_weight=loss_weight(config),
+        stratified=config.time_law.stratified,
+        label_dropout=config.model.label_dropout,
+        null_label=getattr(module, "num_classes", 0) or None,
+    )
+
+
+def learning_rate(config: ConfigDict) -> optax.Schedule:
+    """Return the learning rate of a config by step."""
+    options, num_steps = config.optimizer, config.training.num_steps
+    return optimizers.learning_rate(
+        options.learning_rate, warmup_steps=options.warmup_steps, decay=options.decay, num_steps=num_steps
+    )
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Return the optax chain of a config: clip by global norm (unless 0), then the named optimizer on its rate."""
+    rate, kind = learning_rate(config), optax.GradientTransformation
+    made = from_spec("optimizer", config.optimizer, optimizers.OPTIMIZERS, kind=kind, learning_rate=rate)
+    return optimizers.clipped(made, config.optimizer.clip_norm)

@@ -1,0 +1,115 @@
+"""What a workdir knows a run of own objects by: ``run.json``, their descriptions, compared when the run goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from geonoise_jax.errors import UserError
+from geonoise_jax.training.run import Run, Sampling
+
+NAME = "run.json"
+# What may change between runs of one workdir does not touch what was learnt so far.
+_COMPARED = ("network", "process", "field", "objective", "optimizer", "average", "batch_size", "seed", "flip")
+# Where functions and objects without a description of their own lie in memory.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The record of a run that no config describes; see ``training.run.Record``.
+
+    Own optimizers are known as such only: what their settings are is for the program to keep.
+    """
+
+    run: Run
+
+    def compare(self, folder: Path) -> None:
+        """Refuse a workdir that belongs to another run.
+
+        Raises:
+            ValueError: naming all that differs.
+        """
+        if (folder / "config.json").exists():
+            raise UserError(f"workdir = {str(folder)!r}: belongs to the run of a config; choose another workdir")
+        if not (folder / NAME).exists():
+            return
+        old, new = read(folder), self._described()
+        clashes = [name for name in _COMPARED if old.get(name) != new[name]]
+        if clashes:
+            listed = "; ".join(f"{name}: {old.get(name)!r} there, {new[name]!r} now" for name in clashes)
+            raise UserError(f"workdir = {str(folder)!r}: belongs to another run ({listed}); choose another workdir")
+
+    def write(self, folder: Path) -> None:
+        """Store the description."""
+        draft = folder / f"{NAME}.tmp"
+        draft.write_text(json.dumps(self._described(), indent=2) + "\n")
+        draft.replace(folder / NAME)
+
+    def _described(self) -> dict[str, Any]:
+        run = self.run
+        optimizer = "an own optax optimizer" if run.optimizer is not None else "the default"
+        return {
+            "network": text(run.network),
+            "process": text(run.process),
+            "field": {name: plain(value) for name, value in sorted(run.field_options.items())},
+            "objective": text(run.goal()),
+            "kind": type(run.field(None)).__name__,
+            "label_dropout": run.goal().label_dropout,
+            "optimizer": optimizer,
+            "average": text(run.average),
+            "batch_size": run.budget.batch_size,
+            "seed": run.seed,
+            "flip": run.flip,
+            "budget": dataclasses.asdict(run.budget),
+            "sampling": {each.name: plain(getattr(run.sampling, each.name)) for each in dataclasses.fields(Sampling)},
+        }
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the description in a workdir.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    path = folder / NAME
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); restore it from a backup") from error
+    if not isinstance(stored, dict):
+        raise UserError(f"{path}: must hold a JSON object; restore it from a backup")
+    return stored
+
+
+def sampling_of(described: dict[str, Any]) -> Sampling:
+    """Return the sampling of a described run, but for options that are objects."""
+    stored = dict(described["sampling"])
+    interval = tuple(stored.pop("interval") or ()) or None
+    return Sampling(interval=interval, options=values(stored.pop("options")), **stored)
+
+
+def values(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of stored values that are no objects; lists become tuples."""
+    plain = {name: value for name, value in stored.items() if not isinstance(value, dict)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+
+
+def text(value: Any) -> str:
+    """Return the description of an object on one line, the same in every process."""
+    return " ".join(_ADDRESS.sub("", repr(value)).split())
+
+
+def plain(value: Any) -> Any:
+    """Return a value that JSON can store as it is, and an object as ``{"object": description}``."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    return {"object": text(value)}
