@@ -135,7 +135,7 @@ BAD_TRAIN = [
     (["--config.model.name=UNet"], "model.kwargs.depth: not an argument of UNet"),
     (["--config.model.noise_feature=snr"], "model.noise_feature = 'snr': unknown; did you mean log_snr?"),
     (["--config.data.name=circle"], "unknown data set 'circle': did you mean circles"),
-    (["--config.data.kwargs.dim=1"], "dim must be an integer >= 2, got 1"),
+    (["--config.data.kwargs.dim=1"], "dim = 1: must be an integer >= 2"),
 ]
 # What needs the data to be said; a workdir is compared before they are loaded.
 WITH_DATA = ("--config.model.name=UNet", "--config.data.name=circle", "--config.data.kwargs.dim=1")

@@ -110,8 +110,8 @@ def test_predefined_and_custom_sets_live_side_by_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"dim": 1}, "dim must be an integer >= 2, got 1"),
-        ({"dim": 2.5}, "dim must be an integer >= 2, got 2.5"),
+        ({"dim": 1}, "dim = 1: must be an integer >= 2"),
+        ({"dim": 2.5}, "dim = 2.5: must be an integer >= 2"),
         ({"seed": -1}, "seed"),
         ({"num_train": 0}, "num_train"),
         ({"num_test": "many"}, "num_test"),

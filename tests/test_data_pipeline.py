@@ -162,7 +162,7 @@ def test_auto_placement_follows_the_budget() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
+        ({"batch_size": 0}, "batch_size = 0: must be an integer >= 1"),
         ({"batch_size": 2.0}, "batch_size"),
         ({"process_index": 0, "process_count": 3}, "batch_size must be divisible by process_count=3, got 4"),
         ({"process_index": 2, "process_count": 2}, "process_index must be below process_count=2, got 2"),
@@ -180,7 +180,7 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
 
 @pytest.mark.parametrize("step", [-1, 1.5, None])
 def test_bad_step_is_named(step: Any) -> None:
-    with pytest.raises(ValueError, match="step must be an integer >= 0"):
+    with pytest.raises(ValueError, match="step = .*: must be an integer >= 0"):
         Pipeline(numbered(6), 4, 0).batch(step)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32, Int32
 
-from geonoise_jax.data.checks import integer_at_least
+from geonoise_jax import checks
 from geonoise_jax.data.streams import stream
 from geonoise_jax.errors import UserError
 
@@ -42,7 +42,7 @@ def circles_frame(dim: int, seed: int) -> Float[np.ndarray, "D 2"]:
     Raises:
       ValueError: `dim` or `seed` is not an integer in its range.
     """
-    dim, seed = integer_at_least("dim", dim, 2), integer_at_least("seed", seed, 0)
+    dim, seed = checks.integer("dim", dim, low=2), checks.integer("seed", seed, low=0)
     q, r = np.linalg.qr(stream("circles frame", seed).standard_normal((dim, 2)))
     return q * np.sign(np.diag(r))
 
@@ -73,7 +73,7 @@ class CirclesSpec:
 
     def __post_init__(self) -> None:
         for name, lowest in (("dim", 2), ("seed", 0), ("num_train", 1), ("num_test", 1)):
-            object.__setattr__(self, name, integer_at_least(name, getattr(self, name), lowest))
+            object.__setattr__(self, name, checks.integer(name, getattr(self, name), low=lowest))
         radii = _positive_floats("radii", self.radii)
         if len(set(radii)) < len(radii):
             raise UserError(f"radii must be distinct, got {radii}")

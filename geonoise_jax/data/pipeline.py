@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, Key
 
+from geonoise_jax import checks
 from geonoise_jax.data.arrays import AnyArray, Arrays
-from geonoise_jax.data.checks import integer_at_least
 from geonoise_jax.data.streams import stream
 from geonoise_jax.errors import UserError
 
@@ -76,12 +76,12 @@ class Pipeline:
             raise UserError(f"placement must be one of {PLACEMENTS}, got {placement!r}")
         if flip and not arrays.is_image:
             raise UserError(f"flip needs images [H, W, C], got events of shape {arrays.event_shape}")
-        count = jax.process_count() if process_count is None else integer_at_least("process_count", process_count, 1)
-        rank = jax.process_index() if process_index is None else integer_at_least("process_index", process_index, 0)
+        count = jax.process_count() if process_count is None else checks.integer("process_count", process_count, low=1)
+        rank = jax.process_index() if process_index is None else checks.integer("process_index", process_index, low=0)
         if rank >= count:
             raise UserError(f"process_index must be below process_count={count}, got {rank}")
         self.arrays = arrays
-        self.batch_size = integer_at_least("batch_size", batch_size, 1)
+        self.batch_size = checks.integer("batch_size", batch_size, low=1)
         if self.batch_size % count:
             raise UserError(f"batch_size must be divisible by process_count={count}, got {batch_size}")
         self.local_batch_size = self.batch_size // count
@@ -90,7 +90,7 @@ class Pipeline:
         self._flip = flip
         self._first = rank * self.local_batch_size
         self._order = functools.lru_cache(_CACHED_EPOCHS)(
-            functools.partial(epoch_order, integer_at_least("seed", seed, 0), size=len(arrays))
+            functools.partial(epoch_order, checks.integer("seed", seed, low=0), size=len(arrays))
         )
 
     @property
@@ -104,7 +104,7 @@ class Pipeline:
         Raises:
           ValueError: `step` is not an integer or is negative.
         """
-        first = integer_at_least("step", step, 0) * self.batch_size + self._first
+        first = checks.integer("step", step, low=0) * self.batch_size + self._first
         epochs, offsets = np.divmod(first + np.arange(self.local_batch_size, dtype=np.int64), len(self.arrays))
         parts = [self._order(epoch)[offsets[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)]
         return np.concatenate(parts)
