@@ -20,9 +20,8 @@ from PIL import Image
 
 from geonoise_jax.demo import Baselines, Outcome
 from geonoise_jax.evaluation.floors import Distance
-from geonoise_jax.figures import demo_report, pictures, style
-from geonoise_jax.figures.pictures import caption, image_grid, sample_picture, save, scatter, to_pixels
-from geonoise_jax.figures.text import percent
+from geonoise_jax.figures import demo_report, pictures
+from geonoise_jax.figures.pictures import image_grid, sample_picture, save, scatter, to_pixels
 from geonoise_jax.systems import SYSTEMS
 
 
@@ -70,48 +69,6 @@ def test_every_tile_is_in_its_place_and_all_else_is_white(given: Any, want: Any,
 def test_the_first_of_channels_that_have_no_colours(channels: int) -> None:
     tiles = images(3, 4, 4, channels)
     assert image_grid(tiles).tobytes() == image_grid(tiles[..., :1]).tobytes()
-
-
-def test_a_caption_says_where_samples_come_from() -> None:
-    """Run, step, sampler and evaluations, in lines that fit above the grid, which keeps all of its pixels."""
-    line = caption("fm", 4000, "heun", np.full(9, 200.0))
-    assert line == "fm · step 4,000 · heun · 200 evaluations"
-    assert caption("fm", 0, "tsit5", np.array([30.0, 33.0])) == "fm · step 0 · tsit5 · 32 evaluations on average"
-    assert caption("fm", 7, "kvaerno5") == "fm · step 7 · kvaerno5"
-    x = np.random.default_rng(0).uniform(-1, 1, (9, 8, 8, 1))
-    grid = np.asarray(image_grid(to_pixels(x)))
-    heights = []
-    for title in (line, "a run of a long name · step 4,000 · predictor_corrector · 200 evaluations", "x" * 90):
-        picture = sample_picture(x, title=title)
-        pixels = np.asarray(picture)
-        np.testing.assert_array_equal(pixels[-len(grid) :, : grid.shape[1]], grid)
-        above = pixels[: -len(grid)]
-        assert above.min() < 100
-        # No letter is cut: the margins are white.
-        assert (above[:, -4:] == 255).all()
-        assert (above[-2:] == 255).all()
-        heights.append(len(above))
-    assert heights[0] < heights[1]
-    assert sample_picture(x.repeat(3, axis=-1), title=line).mode == "RGB"
-
-
-@pytest.mark.parametrize("share", [0.0, 0.002, 0.123, 0.0996, 0.996, 1.1, 123.4])
-def test_percentages_are_plain_numbers(share: float) -> None:
-    text = percent(share)
-    assert "e" not in text
-    assert float(text.removesuffix("%").replace(",", "")) == pytest.approx(100 * share, rel=0.05, abs=0.5)
-
-
-@pytest.mark.parametrize("steps", [(0, 20, 40, 60), (0, 250, 20_000), (0, 1, 1_000_000), (5,), (0, 700, 900)])
-def test_step_axes_have_round_numbers(steps: tuple[int, ...]) -> None:
-    axes = Figure().subplots()
-    style.step_axis(axes, steps)
-    ticks, words = axes.get_xticks(), [label.get_text() for label in axes.get_xticklabels()]
-    assert 2 <= len(ticks) <= 8
-    assert ticks[0] == 0
-    assert all(min(step for step in steps if step) <= tick <= steps[-1] for tick in ticks[1:])
-    values = [float(word.replace("k", "e3").replace("M", "e6")) for word in words]
-    np.testing.assert_allclose(values, ticks)
 
 
 def test_no_images_are_refused() -> None:
