@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from geonoise_jax.exact import Marginal
+from geonoise_jax.exact.results import posterior_mode
 from geonoise_jax.process import schedules, targets, times
 from geonoise_jax.process.process import Process
 from tests.exact_laws import laws, queries, whole_range
@@ -104,6 +105,16 @@ def test_blind_field_is_the_posterior_average_of_the_conditional_one(name: str) 
         posterior.density[0], np.interp(posterior.t[0], t, density / evidence), rtol=1e-5, atol=1e-5
     )
     np.testing.assert_allclose(posterior.mode[0], t[density.argmax()], atol=2e-3)
+
+
+def test_mode_is_the_vertex_of_a_parabola_and_the_last_node_beside_unused_ones() -> None:
+    t = jnp.array([0.1, 0.2, 0.35, 0.6, 0.8])
+    parabola, unused = -((t - 0.3) ** 2), -jnp.inf
+    rising = [unused, -2.0, -1.0, 0.0, unused]
+    alone = [unused, unused, 0.0, unused, unused]
+    falling = [unused, 0.0, -1.0, -2.0, unused]
+    density = jnp.stack([parabola, *map(jnp.asarray, (rising, alone, falling))])
+    np.testing.assert_allclose(posterior_mode(jnp.tile(t, (4, 1)), density), [0.3, 0.6, 0.35, 0.2], rtol=1e-12)
 
 
 def test_discrete_law_is_a_plain_sum() -> None:

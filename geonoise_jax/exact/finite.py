@@ -46,6 +46,12 @@ def _drawn(key: Key[Array, ""], weights: Float[Array, "N"], num: int) -> Int[Arr
     return row * _DRAW_ROW + jax.lax.map(place, (row, share), batch_size=_DRAW_BATCH)
 
 
+@jax.jit
+def _surprise(log_weight: Float[Array, "N"]) -> Float[Array, ""]:
+    """Return the largest information that an observation can give on which point it is of."""
+    return jnp.where(jnp.isfinite(log_weight), -log_weight, 0.0).max()
+
+
 @pytree(
     data=("rows", "square", "log_weight"),
     static=("event_shape", "num_points", "num_near", "working_memory", "mesh", "axis", "query_axis"),
@@ -165,8 +171,7 @@ class FiniteSet(Distribution):
         return run(self.rows, self.square, self.log_weight, u)
 
     def anchor(self, projection: Projection) -> Anchor:
-        surprise = jnp.where(jnp.isfinite(self.log_weight), -self.log_weight, 0.0).max()
-        return Anchor(projection.residual2, projection.cross, projection.centre2, surprise)
+        return Anchor(projection.residual2, projection.cross, projection.centre2, _surprise(self.log_weight))
 
     def focus(self, projection: Projection, u: Float[Array, "B D"], level: Level, signal: float) -> Projection:
         data, queries, layout = P(self.axis), P(self.query_axis), self._layout(projection.far is not None)

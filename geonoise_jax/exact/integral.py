@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from geonoise_jax.exact import quadrature
 from geonoise_jax.exact.base import (
@@ -64,7 +64,7 @@ def integrate(distribution: Distribution, prior: Prior, rule: Rule, u: Float[Arr
     domain = prior.domain(u.dtype)
     chart, landscape = survey(distribution, prior, domain, jax.lax.stop_gradient(projection), rule.dim, u.dtype)
     panels = place_panels(landscape, chart, rule, domain)
-    projection = compiled_focus(distribution, projection, u, prior.at_eta(panels.focus).level, signal)
+    projection = compiled_focus(distribution, projection, u, panels.focus, signal)
     edges, outside = panels.edges, panels.outside
     if not rule.adaptive:
         edges = _for_all(jnp.asarray(rule.fixed_edges(domain), u.dtype), len(u))
@@ -75,8 +75,14 @@ def integrate(distribution: Distribution, prior: Prior, rule: Rule, u: Float[Arr
 
 def average(distribution: Distribution, integral: Integral, pairs: Sequence[Coefficients]) -> Float[Array, "J B D"]:
     """Return ``E[alpha D_t + beta R_t | u]`` for several pairs (alpha, beta) given at the nodes."""
-    alpha, beta = (jnp.stack(rows) * integral.weights[None] for rows in zip(*pairs, strict=True))
+    alpha, beta = _weighted(list(pairs), integral.weights)
     return compiled_average(distribution, integral.projection, integral.nodes.level, integral.scores, alpha, beta)
+
+
+@jax.jit
+def _weighted(pairs: list[Coefficients], weights: Float[Array, "B T"]) -> tuple[Array, Array]:
+    alpha, beta = (jnp.stack(rows) * weights[None] for rows in zip(*pairs, strict=True))
+    return alpha, beta
 
 
 def _for_all(values: Any, num: int) -> Any:
@@ -91,15 +97,21 @@ def _weigh(
     spacing: Float[Array, "B T"] | None,
     outside: Float[Array, "B"],
 ) -> Integral:
-    log_spacing = jnp.zeros_like(nodes.t) if spacing is None else jnp.log(spacing)
-    scores = compiled_scores(distribution, projection, nodes.level, jnp.isfinite(log_spacing).any(axis=0))
-    weights, log_density = _normalised(scores.relative, scores.offset, nodes.log_prior, log_spacing)
+    scores = compiled_scores(distribution, projection, nodes.level, None if spacing is None else _used(spacing))
+    weights, log_density = _normalised(scores.relative, scores.offset, nodes.log_prior, spacing)
     return Integral(projection, nodes, spacing, scores, weights, log_density, outside)
 
 
 @jax.jit
-def _normalised(relative: Array, offset: Array, log_prior: Array, log_spacing: Array) -> tuple[Array, Array]:
-    log_joint = relative + log_prior + log_spacing
+def _used(spacing: Float[Array, "B T"]) -> Bool[Array, "T"]:
+    return (spacing > 0.0).any(axis=0)
+
+
+@jax.jit
+def _normalised(relative: Array, offset: Array, log_prior: Array, spacing: Array | None) -> tuple[Array, Array]:
+    log_joint = relative + log_prior
+    if spacing is not None:
+        log_joint += jnp.log(spacing)
     total = jax.nn.logsumexp(log_joint, axis=1)
     weights = jnp.exp(log_joint - total[:, None])
     # Rounding of a large total must not leave the weights short of one.

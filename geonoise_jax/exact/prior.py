@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from geonoise_jax.errors import UserError
 from geonoise_jax.exact.base import Level
+from geonoise_jax.exact.shapes import GRID, LEAST, elementwise
 from geonoise_jax.process.process import Coeffs, Process
 from geonoise_jax.process.times import Discrete, TimeLaw
 
@@ -25,7 +26,7 @@ LossWeight = Callable[[Float[Array, "*t"]], Float[Array, "*t"]]
 
 _SLACK = 1e-6
 _PANELS, _ORDER = 512, 16
-_PROBES = 257
+_PROBE_STRIDE = 80
 
 
 class Nodes(NamedTuple):
@@ -105,7 +106,7 @@ class Prior:
                 log_terms = np.asarray(self._log_unnormalised(self._integers(jnp.float64)))
             else:
                 eta, log_weight = _composite(self.domain(np.float64))
-                log_terms = np.asarray(self._at_eta(jnp.asarray(eta), 0.0).log_prior) + log_weight
+                log_terms = np.asarray(elementwise(self._at_eta, jnp.asarray(eta), GRID).log_prior) + log_weight
         top = log_terms.max()
         if not np.isfinite(top):
             return float(top)
@@ -123,19 +124,20 @@ class Prior:
             low, high, *kinks = (float(schedule.eta(jnp.asarray(t, jnp.float64))) for t in (law.lo, law.hi, *inside))
             floor = math.log(float(jnp.finfo(dtype).eps))
             low, high, is_open = max(low, floor), min(high, -floor), low < floor
-            b = self.process.coeffs(schedule.t_of_eta(jnp.linspace(low, high, _PROBES))).b
+            probes = jnp.asarray(np.linspace(low, high, GRID))
+            b = elementwise(lambda eta: self.process.coeffs(schedule.t_of_eta(eta)).b, probes, GRID)[::_PROBE_STRIDE]
         return Domain(low, high, is_open, tuple(sorted(kinks)), tuple(np.log(np.asarray(b)).tolist()))
 
-    def at_eta(self, eta: Float[Array, "*node"]) -> Nodes:
-        """Return nodes at given values of ``log(b / a)``."""
-        return self._at_eta(eta, self.log_normalizer)
+    def at_eta(self, eta: Float[Array, "*node"], least: int = LEAST) -> Nodes:
+        """Return nodes at given values of ``log(b / a)``; for ``least`` see :func:`.shapes.elementwise`."""
+        return elementwise(lambda eta: self._at_eta(eta, self.log_normalizer), eta, least)
 
     def at_integers(self, dtype: Any) -> Nodes:
         """Return all nodes of a discrete law."""
         t = self._integers(dtype)
         return self._nodes(t, self._log_unnormalised(t) - self.log_normalizer, jnp.zeros_like(t))
 
-    def _at_eta(self, eta: Float[Array, "*node"], log_normalizer: float) -> Nodes:
+    def _at_eta(self, eta: Float[Array, "*node"], log_normalizer: float = 0.0) -> Nodes:
         law = self.time_law
         t = jnp.clip(self.process.schedule.t_of_eta(eta), law.lo, law.hi)
         a, b, da, db = self.process.schedule.coeffs(t)

@@ -23,8 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from geonoise_jax.exact.base import Level
 from geonoise_jax.exact.prior import Domain
-from geonoise_jax.exact.survey import Chart, Landscape, few_sizes
+from geonoise_jax.exact.shapes import few_sizes
+from geonoise_jax.exact.survey import Chart, Landscape
 
 ORDER = 16
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(ORDER)
@@ -109,12 +111,12 @@ class Panels(NamedTuple):
 
     Attributes:
         edges: of the panels, [B, P + 1]; those of width zero hold nothing.
-        focus: a level below which there is little of the integral, [B].
+        focus: a level below which there is little of the integral, of arrays [B].
         outside: bound on the share of the integral that is left out, [B].
     """
 
     edges: Float[Array, "B edges"]
-    focus: Float[Array, "B"]
+    focus: Level
     outside: Float[Array, "B"]
 
 
@@ -124,7 +126,8 @@ def place_panels(landscape: Landscape, chart: Chart, rule: Rule, domain: Domain)
     The panels that it does not need have width zero and lie in equal numbers on either side. Where a kink lies outside
     the window its panel is empty too.
     """
-    grid = tuple(jnp.asarray(values, landscape.upper.dtype) for values in (chart.eta, chart.measure, chart.growth))
+    kept = chart.eta, chart.measure, chart.growth, chart.level
+    grid = jax.tree.map(lambda values: values.astype(landscape.upper.dtype), kept)
     unit = rule.scale * ORDER
     return _place_panels(landscape, grid, rule.cut, unit, domain.kinks, rule.most_panels(chart), domain.open_low)
 
@@ -132,14 +135,14 @@ def place_panels(landscape: Landscape, chart: Chart, rule: Rule, domain: Domain)
 @functools.partial(jax.jit, static_argnums=(5, 6))
 def _place_panels(
     landscape: Landscape,
-    grid: tuple[Array, Array, Array],
+    grid: tuple[Array, Array, Array, Level],
     cut: ArrayLike,
     unit: ArrayLike,
     kinks: tuple[ArrayLike, ...],
     most: int,
     open_low: bool,
 ) -> Panels:
-    eta, measure, growth = grid
+    eta, measure, growth, level = grid
     depth = landscape.highest - landscape.upper
     top = jnp.argmin(depth, axis=1)
     mass = jnp.exp(-jnp.maximum(depth, 0.0)) * jnp.pad(jnp.diff(eta), (1, 0))[None]
@@ -164,10 +167,11 @@ def _place_panels(
     extra = [jnp.clip(jnp.full_like(low, kink), low, high) for kink in kinks]
     # What is compared exactly at one level is nearly as exact at higher noise, but not at lower.
     focus = jnp.argmax(below >= _FOCUS * below[:, -1:], axis=1)
+    at_focus = Level(*(values[focus] for values in level))
     # Where the range goes on for ever, as much per unit eta as at its end may lie beyond.
     beyond = jnp.exp(-jnp.maximum(depth[:, 0], 0.0)) if open_low else 0.0
     left_out = beyond + jnp.where((number < first) | (number > last), mass * jnp.exp(gain), 0.0).sum(axis=1)
-    return Panels(jnp.sort(jnp.concatenate([edges, *extra], axis=1), axis=1), eta[focus], left_out / below[:, -1])
+    return Panels(jnp.sort(jnp.concatenate([edges, *extra], axis=1), axis=1), at_focus, left_out / below[:, -1])
 
 
 @jax.jit

@@ -107,14 +107,19 @@ class Analysis(NamedTuple):
 
 @jax.jit
 def posterior_mode(t: Float[Array, "B T"], log_density: Float[Array, "B T"]) -> Float[Array, "B"]:
-    """Return the time of largest density: the vertex of the parabola through the highest node and its neighbours."""
+    """Return the time of largest density: the vertex of the parabola through the highest node and its neighbours.
+
+    The highest node itself where there is none: at an end of the nodes that are used, beside which the density is zero.
+    """
     num = t.shape[1]
     if num < 3:
         return jnp.take_along_axis(t, jnp.argmax(log_density, axis=1)[:, None], axis=1)[:, 0]
     middle = jnp.clip(jnp.argmax(log_density, axis=1), 1, num - 2)[:, None] + jnp.arange(-1, 2)[None]
     x, y = (jnp.take_along_axis(values, middle, axis=1) for values in (t, log_density))
+    highest = jnp.take_along_axis(x, jnp.argmax(y, axis=1)[:, None], axis=1)[:, 0]
+    used = jnp.isfinite(y).all(axis=1)
+    y = jnp.where(used[:, None], y, 0.0)
     left, right = (y[:, 1] - y[:, 0]) * (x[:, 2] - x[:, 1]), (y[:, 1] - y[:, 2]) * (x[:, 1] - x[:, 0])
     curvature = left + right
     vertex = 0.5 * (right * (x[:, 0] + x[:, 1]) + left * (x[:, 1] + x[:, 2])) / jnp.where(curvature > 0, curvature, 1.0)
-    highest = jnp.take_along_axis(x, jnp.argmax(y, axis=1)[:, None], axis=1)[:, 0]
-    return jnp.where(curvature > 0, jnp.clip(vertex, x[:, 0], x[:, 2]), highest)
+    return jnp.where(used & (curvature > 0), jnp.clip(vertex, x[:, 0], x[:, 2]), highest)

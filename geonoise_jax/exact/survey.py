@@ -33,8 +33,8 @@ from jaxtyping import Array, Float
 
 from geonoise_jax.exact.base import LOG_2PI, Anchor, Distribution, Level, compiled_scores
 from geonoise_jax.exact.prior import Domain, Prior
+from geonoise_jax.exact.shapes import GRID, few_sizes
 
-_FINE = 20_001
 # Search levels of a large set: one each half a unit of log b, or unit of log a.
 _PER_LOG_B, _PER_LOG_A = 2.0, 1.0
 _PER_ETA = 6.0  # nodes per unit eta, in which everything but single peaks is smooth
@@ -103,14 +103,15 @@ def survey(
     """Bound the integrand ``p(u | t) p(t)`` of every query of a projection over the whole range."""
     anchor = distribution.anchor(projection)
     chart = chart_of(prior, domain, dim, sparse=anchor is not None)
-    grid: Any = jax.tree.map(lambda values: jnp.asarray(values, dtype), chart._replace(interpolation=None))
+    # In NumPy, which compiles nothing.
+    grid: Any = jax.tree.map(lambda values: values.astype(dtype), chart._replace(interpolation=None))
     num = jax.tree.leaves(projection)[0].shape[0]
-    level = Level(*(jnp.broadcast_to(values[chart.search], (num, len(chart.search))) for values in grid.level))
+    searched: Any = (np.broadcast_to(values[chart.search], (num, len(chart.search))) for values in grid.level)
+    level = Level(*map(jnp.asarray, searched))
     scores = compiled_scores(distribution, projection, level)
     if anchor is None:
         return chart, _dense(scores.relative, grid.log_prior, _lerp(chart))
-    log_p = scores.relative, scores.offset
-    return chart, _sparse(log_p, level, anchor, grid, jax.tree.map(jnp.asarray, chart.interpolation), dim)
+    return chart, _sparse((scores.relative, scores.offset), level, anchor, grid, chart.interpolation, dim)
 
 
 @functools.lru_cache(maxsize=256)
@@ -123,26 +124,19 @@ def chart_of(prior: Prior, domain: Domain, dim: int, *, sparse: bool) -> Chart:
     return chart._replace(search=search, interpolation=_interpolation(chart, search))
 
 
-def few_sizes(least: float) -> int:
-    """Return the next of 1, 2, 3, 4, 6, 8, 12, ...: with few sizes, what is compiled for one process serves others."""
-    power = 2 ** max(0, math.ceil(math.log2(max(least, 1.0))))
-    return 3 * power // 4 if power >= 4 and 3 * power // 4 >= least else power
-
-
 @functools.lru_cache(maxsize=256)
 def _grid(prior: Prior, domain: Domain, dim: int) -> Chart:
     """Return a chart without levels to search."""
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        fine = _measured(prior, np.linspace(domain.low, domain.high, _FINE), dim)
+        fine = _measured(prior, np.linspace(domain.low, domain.high, GRID), dim)
         at = np.linspace(0.0, fine.measure[-1], few_sizes(fine.measure[-1] + 2.0))
         return _measured(prior, np.interp(at, fine.measure, fine.eta), dim)
 
 
 def _measured(prior: Prior, eta: np.ndarray, dim: int) -> Chart:
     """Return a chart on a grid, without levels to search."""
-    nodes = prior.at_eta(jnp.asarray(eta))
-    a, b, log_prior, t = (np.asarray(x) for x in (nodes.coeffs.a, nodes.coeffs.b, nodes.log_prior, nodes.t))
-    level: Any = Level(*(np.asarray(values) for values in nodes.level))  # type: ignore[arg-type]
+    nodes = jax.tree.map(np.asarray, prior.at_eta(jnp.asarray(eta), GRID))
+    a, b, log_prior, t, level = nodes.coeffs.a, nodes.coeffs.b, nodes.log_prior, nodes.t, nodes.level
     step, log_b = np.diff(eta), np.log(b)
     width = np.hypot(2.8 * math.sqrt(dim) * np.abs(np.diff(log_b)), 2.0 * _sharpness(log_prior, eta) * step)
     measure = np.concatenate([[0.0], np.cumsum(_PER_ETA * step + width)])
@@ -186,12 +180,12 @@ def _interpolation(chart: Chart, search: np.ndarray) -> Interpolation:
     return Interpolation(*(np.stack(values) for values in zip(*rows, strict=True)))
 
 
-def _lerp(chart: Chart) -> tuple[Array, Array, Array]:
+def _lerp(chart: Chart) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return for every grid point the searched one below it, the next, and how far it is on the way."""
     search, number = chart.search, np.arange(len(chart.eta))
     left = (np.searchsorted(search, number, side="right") - 1).clip(0, len(search) - 2)
     share = (number - search[left]) / (search[left + 1] - search[left])
-    return jnp.asarray(search), jnp.asarray(left), jnp.asarray(share)
+    return search, left, share
 
 
 @jax.jit
