@@ -252,7 +252,7 @@ BAD = [
     (["--num=3", "--t=0.5,2"], "t = 2: must lie within the schedule's [t_min, t_max] = [0.001, 0.999]"),
     (["--num=3", "--t=nan"], "t = nan: must lie within the schedule's [t_min, t_max]"),
     (["--num=1", "--t=0.1,0.2"], "t = 0.1, 0.2: more noise levels than the 1 observations"),
-    (["--num=3", "--accuracy=1"], "Marginal.accuracy = 1.0: must lie in (0, 1)"),
+    (["--num=3", "--accuracy=1"], "Marginal.accuracy = 1.0: must be a number in (0, 1)"),
     (["--num=3", "--working-memory=0"], "working_memory = 0.0 GiB: must be positive"),
     (["--points=u.npy", "--seed=0"], "seed = 0: has no effect with points, for which nothing is drawn; leave it out"),
     (

@@ -197,7 +197,7 @@ class Distribution(Frozen, abc.ABC):
         u = jnp.asarray(u)
         if u.ndim != len(self.event_shape) + 1 or u.shape[1:] != self.event_shape:
             expected = ", ".join(["B", *map(str, self.event_shape)])
-            raise UserError(f"u has shape {list(u.shape)}: {type(self).__name__} needs [{expected}]")
+            raise UserError(f"u.shape = {list(u.shape)}: must be [{expected}], events of this {type(self).__name__}")
         if not jnp.issubdtype(u.dtype, jnp.floating):
             u = u.astype(jnp.result_type(float))
         return u.reshape(len(u), -1)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from geonoise_jax.checks import refused, shape
 from geonoise_jax.errors import UserError
 
 _TOLERANCE = 1e-5
@@ -26,20 +27,23 @@ def array(owner: str, value: Any, *, ndim: int | None = None, at_least: int = 0)
         ValueError: if it is empty, not numeric, has entries that are not finite, or the wrong number of axes.
     """
     if not hasattr(value, "dtype"):
-        value = np.asarray(value, float)
+        try:
+            value = np.asarray(value, float)
+        except (TypeError, ValueError):
+            raise refused(owner, value, "an array of real numbers") from None
     values = jnp.asarray(value)
     if jnp.issubdtype(values.dtype, jnp.integer):
         values = values.astype(jnp.result_type(float))
     if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise UserError(f"{owner} has dtype {values.dtype}: must be real numbers")
+        raise refused(owner, values, "real numbers")
     if (ndim is not None and values.ndim != ndim) or values.ndim < at_least:
         allowed = f"{ndim}" if ndim is not None else f"at least {at_least}"
-        raise UserError(f"{owner} has shape {list(values.shape)}: must have {allowed} axes")
+        raise UserError(f"{owner}.shape = {list(values.shape)}: must have {allowed} axes")
     if values.size == 0:
-        raise UserError(f"{owner} has shape {list(values.shape)}: must not be empty")
+        raise UserError(f"{owner}.shape = {list(values.shape)}: must not be empty")
     if not bool(jnp.isfinite(values).all()):
         bad = int(values.size - jnp.isfinite(values).sum())
-        raise UserError(f"{owner} holds {bad} entries that are not finite: all must be numbers")
+        raise UserError(f"{owner}: {bad} entries are not finite; all must be numbers")
     return values
 
 
@@ -52,12 +56,11 @@ def weights(owner: str, value: Any, count: int, dtype: Any) -> Float[Array, "cou
     if value is None:
         return jnp.full((count,), 1.0 / count, dtype)
     exact = np.asarray(value, np.float64)
-    if exact.shape != (count,):
-        raise UserError(f"{owner} has shape {list(exact.shape)}: must be [{count}], one weight each")
+    shape(owner, exact, (count,))
     if not np.all(exact >= 0.0):
-        raise UserError(f"{owner} holds {exact.min()}: weights must not be negative")
+        raise UserError(f"{owner}: the smallest is {exact.min()}; none must be negative")
     if not abs(exact.sum() - 1.0) <= _TOLERANCE:
-        raise UserError(f"{owner} sum to {exact.sum():.8g}: must sum to one")
+        raise UserError(f"{owner}: the sum is {exact.sum():.8g}; must be one")
     return jnp.asarray(exact / exact.sum(), dtype)
 
 
@@ -69,9 +72,11 @@ def frame(owner: str, value: Any) -> Float[Array, "D d"]:
     """
     columns = array(owner, value, ndim=2)
     if columns.shape[1] > columns.shape[0]:
-        raise UserError(f"{owner} has shape {list(columns.shape)}: must be [D, d] with d <= D")
+        raise UserError(f"{owner}.shape = {list(columns.shape)}: must be [D, d] with d <= D")
     exact = np.asarray(columns, np.float64)
     error = np.abs(exact.T @ exact - np.eye(exact.shape[1])).max()
     if error > _TOLERANCE:
-        raise UserError(f"{owner} is off by {error:.2g} from orthonormal columns; take Q of its QR decomposition")
+        raise UserError(
+            f"{owner}: must have orthonormal columns, but is off by {error:.2g}; take Q of its QR decomposition"
+        )
     return columns

@@ -183,13 +183,13 @@ def _eigenbasis(owner: str, vars: Float[Array, "K ..."], means: Float[Array, "K 
         return vars.reshape(count, dim), None
     if vars.shape != (count, dim, dim):
         raise UserError(
-            f"{owner} has shape {list(vars.shape)}: with means of shape {list(means.shape)} it must be "
-            f"{list(means.shape)} (variances) or {[count, dim, dim]} (covariances)"
+            f"{owner}.shape = {list(vars.shape)}: must be {list(means.shape)}, that of the means (variances), or "
+            f"{[count, dim, dim]} (covariances)"
         )
     size = np.abs(exact).max()
     asymmetry = np.abs(exact - np.swapaxes(exact, 1, 2)).max()
     if asymmetry > _ROUNDING * size:
-        raise UserError(f"{owner} is off by {asymmetry:.2g} from symmetric covariances")
+        raise UserError(f"{owner}: must be symmetric covariances, but are off by {asymmetry:.2g}")
     spectrum, basis = np.linalg.eigh(exact)
     _refuse_negative(owner, spectrum + _ROUNDING * size)
     return jnp.asarray(np.maximum(spectrum, 0.0), vars.dtype), jnp.asarray(basis, vars.dtype)
@@ -197,4 +197,4 @@ def _eigenbasis(owner: str, vars: Float[Array, "K ..."], means: Float[Array, "K 
 
 def _refuse_negative(owner: str, variances: np.ndarray) -> None:
     if variances.min() < 0.0:
-        raise UserError(f"{owner} holds the variance {variances.min():.4g}: variances must not be negative")
+        raise UserError(f"{owner}: the smallest variance is {variances.min():.4g}; none must be negative")

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from geonoise_jax.checks import integer
 from geonoise_jax.errors import UserError
 from geonoise_jax.exact import checks, sums
 from geonoise_jax.exact.base import Anchor, Distribution, Level, Scores
@@ -103,8 +104,7 @@ class FiniteSet(Distribution):
                 one query fits into ``working_memory``.
         """
         values = checks.array("FiniteSet.points", points, at_least=2)
-        if num_near < 1:
-            raise UserError(f"FiniteSet.num_near = {num_near}: must be at least 1")
+        num_near = integer("FiniteSet.num_near", num_near, low=1)
         rows = values.reshape(len(values), -1)
         self._set(
             rows=rows,

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as ArrayLike
 
-from geonoise_jax.checks import shown
+from geonoise_jax.checks import real, refused, shown
 from geonoise_jax.errors import UserError
 from geonoise_jax.exact import analysis, errors
 from geonoise_jax.exact.analysis import ALONG_RESIDUAL, ENERGY_GRAD, SIGNAL, TARGET, Pair
@@ -86,9 +86,9 @@ class Marginal(Frozen):
                 ``accuracy`` is not in (0, 1).
         """
         if not isinstance(distribution, Distribution):
-            raise UserError(f"Marginal.distribution = {distribution!r}: must be a Distribution")
-        if accuracy is not None and not 0.0 < accuracy < 1.0:
-            raise UserError(f"Marginal.accuracy = {accuracy}: must lie in (0, 1)")
+            raise refused("Marginal.distribution", distribution, "a Distribution, such as FiniteSet(points)")
+        if accuracy is not None:
+            accuracy = real("Marginal.accuracy", accuracy, low=0.0, high=1.0, open_low=True, open_high=True)
         prior = Prior(process, time_law, loss_weight)
         self._set(distribution=distribution, prior=prior, accuracy=accuracy, adaptive=adaptive)
 

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from geonoise_jax.checks import refused
 from geonoise_jax.errors import UserError
 from geonoise_jax.exact import bessel, checks
 from geonoise_jax.exact.base import LOG_2PI, Distribution, Level, Scores, centre_node, log_ratio
@@ -100,7 +101,7 @@ class Subspace(_Plane):
         frame = checks.frame("Subspace.frame", frame)
         scale = checks.array("Subspace.scale", scale, ndim=0)
         if not scale > 0.0:
-            raise UserError(f"Subspace.scale = {scale}: must be positive")
+            raise refused("Subspace.scale", scale, "positive")
         self._set(frame=frame, scale=scale, event_shape=frame.shape[:1])
 
     def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "num D"]:
@@ -140,10 +141,10 @@ class Circles(_Plane):
         """
         radii = checks.array("Circles.radii", radii, ndim=1)
         if not bool((radii >= 0.0).all()):
-            raise UserError(f"Circles.radii holds {radii.min()}: radii must not be negative")
+            raise UserError(f"Circles.radii: the smallest is {radii.min()}; none must be negative")
         frame = checks.frame("Circles.frame", np.eye(2) if frame is None else frame)
         if frame.shape[1] != 2:
-            raise UserError(f"Circles.frame has shape {list(frame.shape)}: must be [D, 2]")
+            raise UserError(f"Circles.frame.shape = {list(frame.shape)}: must be [D, 2]")
         weights = checks.weights("Circles.weights", weights, len(radii), radii.dtype)
         self._set(radii=radii, weights=weights, frame=frame, event_shape=frame.shape[:1])
 
