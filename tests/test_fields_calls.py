@@ -103,6 +103,15 @@ def test_a_network_is_compiled_once_for_all_parameters() -> None:
     np.testing.assert_allclose(slopes, U.sum(), rtol=1e-5)
 
 
+def test_a_module_that_cannot_be_hashed_is_refused() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Wide:
+        widths: list[int]
+
+    with pytest.raises(ValueError, match=r"^NetworkField.module: must be hashable, .*'list'.*; give tuples for lists$"):
+        NetworkField({}, Wide([8, 8]), PROCESS, (3,), True)
+
+
 def test_the_energy_of_a_network_is_compiled_too() -> None:
     field = network(True, output="dot")
     for _ in range(2):

@@ -13,6 +13,7 @@ from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax import checks
 from geonoise_jax.checks import refused
+from geonoise_jax.errors import UserError
 from geonoise_jax.fields.base import arguments, compiled, text
 from geonoise_jax.fields.conversion import reread
 from geonoise_jax.fields.energy import ENERGIES
@@ -65,7 +66,8 @@ class NetworkField:
 
     Raises:
         ValueError: if ``output`` or ``matmul_precision`` is unknown, if a blind network is given a preconditioner or
-            another target to convert, which both use t, or if ``reads_as`` is singular on the schedule.
+            another target to convert, which both use t, if ``reads_as`` is singular on the schedule, or if the module
+            cannot be hashed.
     """
 
     params: PyTree[Array]
@@ -91,6 +93,12 @@ class NetworkField:
             if self.blind and value is not None:
                 raise refused(f"{name}.{option}", value, "None for a blind network, as it depends on t")
         _ = self.predicted  # refuses a target that is singular on the schedule
+        try:
+            hash(self.module)
+        except TypeError as error:
+            raise UserError(
+                f"{name}.module: must be hashable, to be part of compiled functions ({error}); give tuples for lists"
+            ) from error
 
     def __repr__(self) -> str:
         """Return the network by its class and size, and what is set."""
