@@ -142,8 +142,13 @@ def real_field(owner: object, field: str, **bounds: Any) -> float:
 
 
 def integer_field(owner: object, field: str, *, low: int) -> int:
-    """Require that a field of a frozen dataclass is an integer as of :func:`integer`, and store it as an int."""
-    number = integer(f"{type(owner).__name__}.{field}", getattr(owner, field), low=low)
+    """Require that a field of a frozen dataclass is an integer as of :func:`integer`, and store it as an int.
+
+    Whole floats count: the ends of a discrete schedule, which such a field may be set from, are floats.
+    """
+    value = getattr(owner, field)
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    number = integer(f"{type(owner).__name__}.{field}", whole, low=low)
     object.__setattr__(owner, field, number)
     return number
 
