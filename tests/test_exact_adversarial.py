@@ -12,11 +12,14 @@ import pytest
 from jax.sharding import Mesh
 
 from geonoise_jax.exact import FiniteSet, Marginal, QuadratureWarning
-from geonoise_jax.exact.delivery import listening
+from geonoise_jax.exact.delivery import Report, in_one_warning, listening
 from geonoise_jax.fields import ExactField
+from geonoise_jax.process import schedules, targets, times
+from geonoise_jax.process.process import Process
 from geonoise_jax.sampling import sample
 from geonoise_jax.sampling.generation import generate
 from tests.exact_judge import Judged, judge
+from tests.exact_laws import laws
 from tests.exact_sets import PROCESSES, SETS, levels, observations
 
 COUNT = 300
@@ -43,8 +46,8 @@ def check(marginal: Marginal, u: jax.Array, exact: Judged, slack: float) -> None
     """Require of every quantity and query the accuracy, or a warning by the call that returned it."""
     said = np.zeros(len(u))
 
-    def heard(total: np.ndarray) -> None:
-        np.maximum(said, total, out=said)
+    def heard(report: Report) -> None:
+        np.maximum(said, report.error.sum(axis=0), out=said)
 
     least: dict[str, np.ndarray | float] = {"log_density": 1.0, "std": 1e-5 * exact.mean}
     for name in ("log_density", "field", "energy_grad", "mean", "std"):
@@ -169,14 +172,59 @@ def test_no_false_alarm_on_image_sized_data(dim: int) -> None:
         marginal.log_density(u)
 
 
+@pytest.mark.parametrize(
+    "schedule", [schedules.Linear(), pytest.param(schedules.VE(), marks=pytest.mark.slow)], ids=["Linear", "VE"]
+)
+def test_laws_without_points_know_their_rounding(schedule: schedules.Schedule) -> None:
+    """Down to the lowest noise, where an observation in float32 hardly differs from a datum."""
+    process, prior = Process(schedule, targets.Velocity()), times.Uniform(schedule.t_min, schedule.t_max)
+    share = np.array([1e-4, 0.01, 0.1, 0.5])
+    t = jnp.asarray(np.repeat(schedule.t_min + (schedule.t_max - schedule.t_min) * share, 8), jnp.float32)
+    for name, law in laws().items():
+        if name == "FiniteSet":
+            continue
+        x = law.sample(jax.random.key(0), len(t))
+        u = process.corrupt(x, jax.random.normal(jax.random.key(1), x.shape, x.dtype), t)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", QuadratureWarning)
+            found = Marginal(law, process, prior).analyse(u)
+            with jax.enable_x64(True):
+                precise = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), law)
+                exact = Marginal(precise, process, prior).analyse(jnp.asarray(np.asarray(u), jnp.float64))
+        for quantity in ("field", "energy_grad", "log_density"):
+            least = 1.0 if quantity == "log_density" else 0.0
+            error = off(getattr(found, quantity), np.asarray(getattr(exact, quantity)), least)
+            said = np.asarray(found.errors[quantity])
+            assert (error <= 3.0 * np.maximum(1e-5, said)).all(), (name, quantity, error, said)
+            assert (said[error < 1e-7] < 1e-5).all(), (name, quantity)
+
+
 def test_samples_carry_the_error_of_an_exact_field_that_misses_its_accuracy() -> None:
     marginal, _ = rough()
-    with pytest.warns(QuadratureWarning):
+    with pytest.warns(QuadratureWarning, match="of 3 miss .* the worst of 4 such computations") as said:
         missed = generate(ExactField(marginal), jax.random.key(0), 3, "euler", 2, batch_size=2)
+    assert len(said) == 1
     assert missed.statistics["exact_error"].shape == (3,)
     assert (missed.statistics["exact_error"] > 1e-8).all()
     marginal = Marginal(marginal.distribution, marginal.process, marginal.prior.time_law)
     assert "exact_error" not in generate(ExactField(marginal), jax.random.key(0), 2, "euler", 2).statistics
+
+
+def test_many_calls_may_warn_once_of_the_worst() -> None:
+    marginal, u = rough()
+
+    def one_by_one() -> None:
+        for row in u:
+            marginal.field(row[None])
+
+    with pytest.warns(QuadratureWarning) as each:
+        one_by_one()
+    with pytest.warns(QuadratureWarning) as together:
+        in_one_warning()(one_by_one)()
+    (message,) = (str(warning.message) for warning in together)
+    assert f"the worst of {len(each)} such computations" in message
+    errors = [str(warning.message).split("relative error ")[1].split()[0] for warning in each]
+    assert message.split("relative error ")[1].split()[0] == max(errors, key=float)
 
 
 def test_drawing_points_needs_no_table_of_all_points_by_all_draws() -> None:

@@ -45,6 +45,7 @@ from scipy.stats import binom
 
 from geonoise_jax.errors import UserError
 from geonoise_jax.exact import Distribution, FiniteSet, Gaussian, Marginal
+from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.fields import ExactField
 from geonoise_jax.figures import blind_sampling as figure
 from geonoise_jax.figures.outputs import write
@@ -224,6 +225,7 @@ def run(out: str | Path, options: Options | None = None) -> str:
     return figure.table(study)
 
 
+@in_one_warning()
 def measure(options: Options, systems: tuple[System, ...] = SYSTEMS) -> Study:
     """Sample every system in every dimension, with the blind and with the conditional field."""
     progress = Progress("blind sampling", len(systems) * (len(options.dims) + 1), "systems x dimensions")

@@ -33,6 +33,7 @@ from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.blind_sampling import QUANTILE, exact_field, ring
 from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.exact import FiniteSet
+from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.fields import Field
 from geonoise_jax.figures import eqm_stop as figure
 from geonoise_jax.figures.outputs import write
@@ -139,6 +140,7 @@ def run(out: str | Path, options: Options | None = None) -> str:
     return figure.table(cases, options)
 
 
+@in_one_warning()
 def measure(options: Options) -> list[Case]:
     """Run every sampler on every field, from all starts at once."""
     fields, cases = list(_fields(options)), []

@@ -19,7 +19,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,8 @@ class Scores(NamedTuple):
         blur: rounding error of ``relative`` in nats, [B, T]; None where it is that of the working precision.
         mixing: that of the weights of points against each other, averaged over the points, [B, T]; None as before.
         length: about how long the events are that u may stem from, [B]; None for sqrt(D), that of unit scale.
+        residual: about how long ``R_t`` is, [B, T]; None for b sqrt(D).
+        coarseness: rounding error of that length, [B, T]; None as for ``blur``.
     """
 
     relative: Float[Array, "B T"]
@@ -68,6 +70,8 @@ class Scores(NamedTuple):
     blur: Float[Array, "B T"] | None = None
     mixing: Float[Array, "B T"] | None = None
     length: Float[Array, "B"] | None = None
+    residual: Float[Array, "B T"] | None = None
+    coarseness: Float[Array, "B T"] | None = None
 
 
 class Anchor(NamedTuple):
@@ -93,6 +97,7 @@ class Distribution(Frozen, abc.ABC):
     """
 
     event_shape: tuple[int, ...]
+    rounding_remedy: ClassVar[str] = "compute in float64 (jax_enable_x64), or ask for a larger accuracy"
 
     @property
     def dim(self) -> int:
@@ -141,6 +146,10 @@ class Distribution(Frozen, abc.ABC):
     def focus(self, projection: Any, u: Float[Array, "B D"], level: Level, signal: float) -> Any:  # noqa: ARG002
         """Return the projection of u that is most accurate at one level for each query, [B]."""
         return projection
+
+    def least_variance(self, level: Level) -> Float[Array, "B T"]:
+        """Return the smallest variance of u in any direction, beside which its rounding is to be seen."""
+        return level.b * level.b
 
     def sharpened(self) -> Distribution | None:
         """Return the same law, computed with less rounding error at more cost; None where there is no such way."""

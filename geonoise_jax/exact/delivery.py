@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 import warnings
@@ -18,17 +19,44 @@ _LOG = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 30.0
 # Rows that are computed again are as many as a power of two, so that few sizes are compiled.
 _LEAST_ROWS = 4
-_ADVICE = (
-    "give Marginal a smaller accuracy, or adaptive=False, which both mean more nodes",
-    "it is rounding: compute in float64 (jax_enable_x64), or give FiniteSet a larger num_near",
-)
-_listeners: list[Callable[[np.ndarray], None]] = []
+_MORE_NODES = "give Marginal a smaller accuracy, or adaptive=False, which both mean more nodes"
 
 Result = TypeVar("Result")
+Listener = Callable[["Report"], None]
+_listeners: list[Listener] = []
 
 
 class QuadratureWarning(UserWarning):
     """A returned quantity is estimated to be less accurate than was asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What is said of computations whose estimated error exceeds the accuracy.
+
+    Attributes:
+        error: two parts of the relative error of every query, of integration and of rounding, [2, B].
+        accuracy: that was asked for.
+        remedy: what helps against rounding.
+        calls: number of computations of which it is the worst.
+    """
+
+    error: Float[np.ndarray, "2 B"]
+    accuracy: float
+    remedy: str
+    calls: int = 1
+
+    def __str__(self) -> str:
+        """Say how much and where, and what to do."""
+        total = self.error.sum(axis=0)
+        worst = int(np.nanargmax(np.where(np.isnan(total), np.inf, total)))
+        often = "" if self.calls == 1 else f"; the worst of {self.calls} such computations"
+        rounding = self.error[1, worst] >= self.error[0, worst]
+        return (
+            f"exact field: estimated relative error {total[worst]:.0e} (query {worst}; {len(_missed(self))} of "
+            f"{len(total)} miss the accuracy {self.accuracy:.0e}{often}); "
+            + (f"it is rounding: {self.remedy}" if rounding else _MORE_NODES)
+        )
 
 
 def in_blocks(function: Callable[..., Any], size: int, *arrays: Float[Array, "B ..."]) -> Any:
@@ -49,6 +77,7 @@ def deliver(
     compute: Callable[..., tuple[Result, Float[Array, "2 B"]]],
     sharper: Callable[[], Callable[..., tuple[Result, Float[Array, "2 B"]]] | None],
     accuracy: float,
+    remedy: str,
     *arrays: Float[Array, "B ..."],
 ) -> Result:
     """Return a result of the accuracy that is asked for; where it is not reached, say so.
@@ -61,6 +90,7 @@ def deliver(
             integration and of rounding.
         sharper: returns a more accurate ``compute``, or None.
         accuracy: largest relative error.
+        remedy: see :class:`Report`.
         arrays: arguments of ``compute``.
 
     Warns:
@@ -69,22 +99,22 @@ def deliver(
     result, error = compute(*arrays)
     error = jax.lax.stop_gradient(error)
     if isinstance(error, jax.core.Tracer):
-        _say_later(error, accuracy)
+        _say_later(error, accuracy, remedy)
         return result
-    missed = _missed(error, accuracy)
+    missed = _missed(Report(np.asarray(error), accuracy, remedy))
     if len(missed) and (better := sharper()) is not None:
         rows = np.resize(missed, max(_LEAST_ROWS, 2 ** int(np.ceil(np.log2(len(missed))))))
         again, its_error = better(*(each[rows] for each in arrays))
         its_error = jax.lax.stop_gradient(its_error)
         result = jax.tree.map(lambda old, new: old.at[rows].set(new), result, again)
         error = error.at[:, rows].set(its_error)
-    say(np.asarray(error), accuracy)
+    say(Report(np.asarray(error), accuracy, remedy))
     return result
 
 
 @contextlib.contextmanager
-def listening(listener: Callable[[np.ndarray], None]) -> Iterator[None]:
-    """Call ``listener`` with the estimated relative errors [B] of computations that miss their accuracy meanwhile."""
+def listening(listener: Listener) -> Iterator[None]:
+    """Tell ``listener`` of computations that miss their accuracy meanwhile, instead of warning of them."""
     _listeners.append(listener)
     try:
         yield
@@ -93,33 +123,36 @@ def listening(listener: Callable[[np.ndarray], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
-def say(error: Float[np.ndarray, "2 B"], accuracy: float, stacklevel: int = 4) -> None:
-    """Warn of, and tell listeners of, rows whose error exceeds the accuracy."""
-    missed = _missed(error, accuracy)
-    if not len(missed):
+@contextlib.contextmanager
+def in_one_warning() -> Iterator[None]:
+    """Warn at the end, once, of the worst computation: for what asks for many exact fields."""
+    reports: list[Report] = []
+    with listening(reports.append):
+        yield
+    if reports:
+        worst = max(reports, key=lambda report: np.nan_to_num(report.error.sum(axis=0), nan=np.inf).max())
+        say(dataclasses.replace(worst, calls=sum(report.calls for report in reports)))
+
+
+def say(report: Report, stacklevel: int = 4) -> None:
+    """Tell the innermost listener of a report of which a row exceeds the accuracy; warn of it where there is none."""
+    if not len(_missed(report)):
         return
-    total = error.sum(axis=0)
-    for listener in _listeners:
-        listener(total)
-    worst = int(np.nanargmax(np.where(np.isnan(total), np.inf, total)))
-    advice = _ADVICE[int(error[1, worst] >= error[0, worst])]
-    warnings.warn(
-        f"exact field: estimated relative error {total[worst]:.0e} (query {worst}; {len(missed)} of {len(total)} miss "
-        f"the accuracy {accuracy:.0e}); {advice}",
-        QuadratureWarning,
-        stacklevel=stacklevel,
-    )
+    if _listeners:
+        _listeners[-1](report)
+    else:
+        warnings.warn(str(report), QuadratureWarning, stacklevel=stacklevel)
 
 
-def _say_later(error: Float[Array, "2 B"], accuracy: float) -> None:
+def _say_later(error: Float[Array, "2 B"], accuracy: float, remedy: str) -> None:
     """Speak when the jitted function runs, and only then cost a call to the host."""
 
     def tell(error: Float[Array, "2 B"]) -> None:
-        jax.debug.callback(lambda error: say(np.asarray(error), accuracy), error)
+        jax.debug.callback(lambda error: say(Report(np.asarray(error), accuracy, remedy)), error)
 
     jax.lax.cond(jnp.all(error.sum(axis=0) <= accuracy), lambda _: None, tell, error)
 
 
-def _missed(error: Any, accuracy: float) -> np.ndarray:
+def _missed(report: Report) -> np.ndarray:
     """Return the rows that miss the accuracy; an error that is not a number does."""
-    return np.flatnonzero(~(np.asarray(error).sum(axis=0) <= accuracy))
+    return np.flatnonzero(~(report.error.sum(axis=0) <= report.accuracy))

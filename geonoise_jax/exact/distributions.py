@@ -115,6 +115,9 @@ class Mixture(Distribution):
             return total.sum(axis=-2)
         return jnp.einsum("jbke,kde->jbd", total, self.basis, precision=jax.lax.Precision.HIGHEST)
 
+    def least_variance(self, level: Level) -> Float[Array, "B T"]:
+        return level.a * level.a * self.spectrum.min() + level.b * level.b
+
     def _variance(self, at: Level) -> Float[Array, "B K D"]:
         """Return the eigenvalues of V = a^2 S + b^2 I."""
         a, b = at.a[:, None, None], at.b[:, None, None]

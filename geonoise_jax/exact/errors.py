@@ -74,8 +74,8 @@ def of_variance(integral: Integral) -> Error:
 def of_field(integral: Integral, pair: Coefficients, value: Float[Array, "B D"]) -> Error:
     """Return the estimated relative error, in norm, of ``E[alpha D_t + beta R_t | u]``.
 
-    D_t is taken to be as long as the data are, and R_t to be ``b sqrt(D)`` long: errors are those of the averages of
-    alpha and b beta, relative to the average itself.
+    D_t is taken to be as long as the data are, and R_t to be ``b sqrt(D)`` long unless the law knows better: errors are
+    those of the averages of alpha and beta times these lengths, relative to the average itself.
 
     Args:
         integral: at the observations.
@@ -85,13 +85,15 @@ def of_field(integral: Integral, pair: Coefficients, value: Float[Array, "B D"])
     alpha, beta = pair
     k, weights = integral.nodes.coeffs, integral.weights
     root = value.shape[1] ** 0.5
-    length = integral.scores.length
-    parts = alpha * (root if length is None else length[:, None]), beta * k.b * root
+    length, residual = integral.scores.length, integral.scores.residual
+    parts = alpha * (root if length is None else length[:, None]), beta * (k.b * root if residual is None else residual)
     size = jnp.sqrt((value * value).sum(-1))
     # Where terms cancel, what they are rounded to is large beside what is left of them.
     typical = sum((weights * jnp.abs(part)).sum(-1) for part in parts)
     error = sum(_of_centred(integral, part - (weights * part).sum(-1, keepdims=True), size) for part in parts)
     error += _rounded(_ROUNDINGS * typical / jnp.maximum(size, jnp.finfo(size.dtype).tiny), size)
+    if integral.scores.coarseness is not None:
+        error = error.at[1].add((weights * jnp.abs(beta) * integral.scores.coarseness).sum(-1) / size)
     if integral.scores.mixing is None:
         return error
     moved = jnp.abs(alpha - k.a * beta) * _REACH * k.b / k.a

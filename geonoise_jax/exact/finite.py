@@ -72,6 +72,8 @@ class FiniteSet(Distribution):
         query_axis: the mesh axis of the queries, or None if every device works on all of them.
     """
 
+    rounding_remedy = "compute in float64 (jax_enable_x64), or give FiniteSet a larger num_near"
+
     rows: Float[Array, "N D"]
     square: Float[Array, "N"]
     log_weight: Float[Array, "N"]

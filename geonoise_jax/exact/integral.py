@@ -60,7 +60,7 @@ def integrate(distribution: Distribution, prior: Prior, rule: Rule, u: Float[Arr
         best = jnp.argmax(height + rough.log_prior, axis=1)[:, None]
         focus = jax.tree.map(lambda values: jnp.take_along_axis(values, best, axis=1)[:, 0], rough.level)
         projection = compiled_focus(distribution, projection, u, focus, signal)
-        return _weigh(distribution, projection, nodes, None, jnp.zeros(len(u), u.dtype))
+        return _weigh(distribution, u, projection, nodes, None, jnp.zeros(len(u), u.dtype))
     domain = prior.domain(u.dtype)
     chart, landscape = survey(distribution, prior, domain, jax.lax.stop_gradient(projection), rule.dim, u.dtype)
     panels = place_panels(landscape, chart, rule, domain)
@@ -70,7 +70,7 @@ def integrate(distribution: Distribution, prior: Prior, rule: Rule, u: Float[Arr
         edges = _for_all(jnp.asarray(rule.fixed_edges(domain), u.dtype), len(u))
         outside = jnp.zeros_like(outside)
     eta, spacing = quadrature.gauss_legendre(edges)
-    return _weigh(distribution, projection, prior.at_eta(eta), spacing, outside)
+    return _weigh(distribution, u, projection, prior.at_eta(eta), spacing, outside)
 
 
 def average(distribution: Distribution, integral: Integral, pairs: Sequence[Coefficients]) -> Float[Array, "J B D"]:
@@ -92,14 +92,30 @@ def _for_all(values: Any, num: int) -> Any:
 
 def _weigh(
     distribution: Distribution,
+    u: Float[Array, "B D"],
     projection: Any,
     nodes: Nodes,
     spacing: Float[Array, "B T"] | None,
     outside: Float[Array, "B"],
 ) -> Integral:
     scores = compiled_scores(distribution, projection, nodes.level, None if spacing is None else _used(spacing))
+    if scores.blur is None:
+        scores = _with_rounding(scores, u, distribution.least_variance(nodes.level), nodes.level.b)
     weights, log_density = _normalised(scores.relative, scores.offset, nodes.log_prior, spacing)
     return Integral(projection, nodes, spacing, scores, weights, log_density, outside)
+
+
+@jax.jit
+def _with_rounding(
+    scores: Scores, u: Float[Array, "B D"], variance: Float[Array, "B T"], b: Float[Array, "B T"]
+) -> Scores:
+    """Add by how much ``log p(u | t)``, in nats, and R_t, about ``b^2 / variance`` of u, change where u is rounded."""
+    u, variance = jax.lax.stop_gradient((u, variance))
+    rounding = 0.5 * float(jnp.finfo(u.dtype).eps) * jnp.sqrt((u * u).sum(-1, keepdims=True))
+    deviations = jnp.sqrt(u.shape[1] / variance)
+    return scores._replace(
+        blur=rounding * deviations, residual=b * b * deviations, coarseness=rounding * b * b / variance
+    )
 
 
 @jax.jit

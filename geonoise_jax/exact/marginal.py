@@ -366,7 +366,8 @@ class Marginal(Frozen):
             law = self.distribution.sharpened()
             return None if law is None else of(self._of(law))
 
-        return deliver(of(self), sharper, self.accuracy_in(flat.dtype), flat, *others)
+        accuracy, remedy = self.accuracy_in(flat.dtype), self.distribution.rounding_remedy
+        return deliver(of(self), sharper, accuracy, remedy, flat, *others)
 
     def _of(self, distribution: Distribution) -> Marginal:
         """Return the same marginal of a distribution that is computed otherwise."""

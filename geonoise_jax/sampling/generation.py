@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import math
@@ -19,12 +18,12 @@ from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax import checks
 from geonoise_jax.errors import UserError
-from geonoise_jax.exact.delivery import listening
 from geonoise_jax.fields import Field
 from geonoise_jax.process.keys import root_key, threefry
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.sampling import given
+from geonoise_jax.sampling.exactness import Exactness
 from geonoise_jax.sampling.planning import Plan, Request, check_begin, planned
 from geonoise_jax.sampling.samplers import Sampler
 from geonoise_jax.sampling.stepping import recording
@@ -147,23 +146,21 @@ def generate(
         given.labels("labels", labels, num)
     check_begin(chosen.within, request, x is not None)
     path = _empty_path(chosen, num, field.event_shape) if trajectory else None
-    batches, missed = [], []
+    batches, exactness = [], Exactness()
     # Threefry from here on: the draws of other kinds of keys depend on the batch that a key is in.
     for start, size, (keys, *data) in _batches(threefry(key), num, batch_size, mesh, x, noise, labels):
-        with _errors_of(len(keys)) as error:
+        with exactness.of_batch(len(keys), size):
             *ends, states = _sample_batch(field, keys, *data, times=chosen.times, **chosen.static)
             batches.append(jax.tree.map(lambda rows, size=size: np.asarray(rows)[:size], ends))
         if path is not None:
             path[:, start : start + size] = np.asarray(states)[:, :size]
-        missed.append(error[:size])
         if on_batch is not None:
             on_batch(start + size, num)
     drawn, statistics = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
     samples = Samples(drawn, statistics, str(sampler))
     if path is not None:
         samples = samples._replace(times=np.asarray(chosen.times), trajectory=path)
-    if any(error.any() for error in missed):
-        samples.statistics["exact_error"] = np.concatenate(missed)
+    exactness.tell(samples.statistics)
     _warn_of_failures(sampler, samples)
     return samples
 
@@ -182,19 +179,6 @@ def _empty_path(chosen: Plan, num: int, event_shape: tuple[int, ...]) -> Float[n
             f"{memory / 2**30:.1f} GiB of this machine; ask for fewer samples or times"
         )
     return np.empty(shape, dtype)
-
-
-@contextlib.contextmanager
-def _errors_of(num: int) -> Iterator[Float[np.ndarray, "{num}"]]:
-    """Collect the largest errors that exact fields report of a batch meanwhile."""
-    worst = np.zeros(num)
-
-    def hear(errors: Float[np.ndarray, "rows"]) -> None:
-        if len(errors) == num:
-            np.maximum(worst, errors, out=worst)
-
-    with listening(hear):
-        yield worst
 
 
 def check(

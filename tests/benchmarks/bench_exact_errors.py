@@ -39,6 +39,11 @@ except ImportError:  # versions that cannot be listened to
 QUANTITIES = ("log_density", "mean", "std", "field", "energy_grad")
 
 
+def total(report: Any) -> np.ndarray:
+    """Both parts of a reported error together."""
+    return report.error.sum(axis=0)
+
+
 def relative(value: Any, exact: np.ndarray, at_least: Any = 0.0) -> np.ndarray:
     """Max-norm relative error of every query."""
     size = np.maximum(np.abs(exact).reshape(len(exact), -1).max(axis=1), at_least)
@@ -51,7 +56,7 @@ def measured(marginal: Marginal, u: jax.Array, exact: Judged) -> tuple[dict[str,
 
     def heard(calls: tuple[str, ...], call: Any) -> Any:
         worst = np.zeros(len(u))
-        with warnings.catch_warnings(), listening(lambda total: np.maximum(worst, total, out=worst)):
+        with warnings.catch_warnings(), listening(lambda report: np.maximum(worst, total(report), out=worst)):
             warnings.simplefilter("ignore")
             value = call()
         said.update(dict.fromkeys(calls, worst))
