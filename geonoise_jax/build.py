@@ -209,7 +209,16 @@ def _origin(config: ConfigDict) -> dict[str, Any]:
 
 
 def pipeline(config: ConfigDict, data: Arrays) -> Pipeline:
-    """Return the stream of training batches of a config."""
+    """Return the stream of training batches of a config.
+
+    Raises:
+        ValueError: if the data has fewer items than a batch.
+    """
+    if config.training.batch_size > len(data):
+        raise UserError(
+            f"training.batch_size = {config.training.batch_size}: must be at most {len(data)}, the number of items of "
+            f"{data.name}/{data.split}"
+        )
     return Pipeline(
         data, config.training.batch_size, config.seed, placement=config.data.placement, flip=config.data.flip
     )

@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "process": set(),
     "nets": set(),
-    "data": set(),
+    "data": {"progress"},
     "config": set(),
     "progress": set(),
     "runtime": set(),
@@ -52,7 +52,7 @@ LIBRARIES: dict[str, set[str]] = {
     "orbax": {"training"},
     "clu": {"training"},
     "matplotlib": {"figures"},
-    "PIL": {"figures"},
+    "PIL": {"data", "figures"},
 }
 CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "figures", "demo", "cli"}
 

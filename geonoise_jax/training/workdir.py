@@ -15,7 +15,15 @@ from geonoise_jax.errors import UserError
 
 # Keys that may change between runs of one workdir: they do not touch what was learnt so far. The number of steps does
 # where the learning rate depends on it.
-_FREE = ("training.num_steps", "checkpoint.", "sampling.", "data.data_dir", "data.placement", "mesh.")
+_FREE = (
+    "training.num_steps",
+    "checkpoint.",
+    "sampling.",
+    "data.data_dir",
+    "data.kwargs.path",  # the checksum tells whether the data are the same
+    "data.placement",
+    "mesh.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
