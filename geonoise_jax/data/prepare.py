@@ -72,7 +72,10 @@ def _write(builder: tfds.core.DatasetBuilder) -> None:
             with _quiet(), _without_progress_bar():
                 builder.download_and_prepare(file_format=FORMAT, download_config=without_cloud())
     except ImportError as error:
-        raise UserError(f"data set {builder.name!r} cannot be prepared here: {first_line(error)}") from error
+        raise UserError(
+            f"data set {builder.name!r} cannot be prepared without {_missing(error)}, which is not installed; TFDS's "
+            "Tensor and ClassLabel features need no TensorFlow"
+        ) from error
     except OSError:
         # The rename fails when a host that does not see our lock was faster.
         if not _is_prepared(builder):
@@ -126,6 +129,16 @@ def _public(name: str, data_dir: str | Path | None, kwargs: dict[str, Any]) -> t
         raise UserError(f"unknown data set {name!r}: {hint}") from None
     except (AssertionError, ImportError, TypeError, ValueError) as error:
         raise UserError(f"data set {name!r} with {kwargs} is not available here: {first_line(error)}") from error
+
+
+def _missing(error: BaseException) -> str:
+    """Return the library that could not be imported; TFDS wraps the error."""
+    names: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        names += [cause.name] if isinstance(cause, ImportError) and cause.name else []
+        cause = cause.__cause__ or cause.__context__
+    return names[-1] if names else "a library"
 
 
 def first_line(error: Exception) -> str:
