@@ -35,9 +35,21 @@ ROOMS: dict[str, set[str]] = {
     "build": {"config", "data", "exact", "fields", "nets", "process", "sampling"},
     "figures": {"exact", "progress"},
     "training": {"build", "config", "data", "fields", "figures", "process", "progress", "sampling"},
-    "evaluation": {"build", "config", "exact", "fields", "figures", "process", "progress", "sampling", "training"},
+    "evaluation": {
+        "build",
+        "config",
+        "data",
+        "exact",
+        "fields",
+        "figures",
+        "process",
+        "progress",
+        "sampling",
+        "training",
+    },
     "demo": {"build", "config", "evaluation", "figures", "process", "progress", "sampling", "training"},
-    "cli": {"config", "demo", "evaluation", "progress", "runtime", "systems", "training"},
+    "cli_data": {"config", "evaluation"},
+    "cli": {"cli_data", "config", "demo", "evaluation", "progress", "runtime", "systems", "training"},
 }
 # What is imported for its types alone, and never when the program runs.
 TYPES_ONLY: dict[str, set[str]] = {"figures": {"demo", "evaluation"}}
@@ -164,4 +176,4 @@ def test_the_library_neither_prints_nor_asserts() -> None:
         for node in ast.walk(tree(path)):
             assert not isinstance(node, ast.Assert), f"{path}:{node.lineno}"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-                assert room(path) == "cli", f"{path}:{node.lineno}"
+                assert room(path) in ("cli", "cli_data"), f"{path}:{node.lineno}"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geonoise_jax.data import Arrays, folders, load_arrays, memory
+from geonoise_jax.data import Arrays, decoding, load_arrays, memory
 from tests.own_files import photos, pixels, save
 
 
@@ -202,7 +202,7 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_memory_is_looked_at_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos(tmp_path, "a.png", "b.png")
     monkeypatch.setattr(memory, "available", lambda: 2 * 6 * 8 * 3 - 1)
-    monkeypatch.setattr(folders.images, "read", None)
+    monkeypatch.setattr(decoding.images, "read", None)
     with pytest.raises(ValueError, match=r"2 items of shape \[6, 8, 3\], uint8: needs"):
         load(tmp_path)
 
@@ -213,6 +213,6 @@ def test_large_folders_show_their_progress(
     photos(tmp_path, *(f"{i}.png" for i in range(5)))
     load(tmp_path)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(folders, "_MANY", 4)
+    monkeypatch.setattr(decoding, "_MANY", 4)
     load(tmp_path)
     assert "read: 5/5 images (100%)" in capsys.readouterr().err

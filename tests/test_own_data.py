@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from geonoise_jax.figures.pictures import to_pixels
 from tests.command_line import run
 from tests.own_files import photos
 
@@ -51,6 +53,23 @@ def test_a_folder_may_move_but_not_change(trained: Path, tmp_path: Path) -> None
     status, text = train(tmp_path / "run", tmp_path / "moved", **more)
     assert status == 2
     assert "was trained on other data (num_items: 10 there, 9 now" in text
+
+
+def test_samples_start_from_images_and_are_written_as_such(trained: Path, tmp_path: Path) -> None:
+    words = ("sample", f"--workdir={trained / 'run'}", f"--out={tmp_path / 'drawn'}", "--png", "--uint8")
+    (tmp_path / "drawn").mkdir()
+    for old in ("000012.png", "mine.png"):
+        (tmp_path / "drawn" / old).touch()
+    ended = run(*words, f"--x={trained / 'photos'}", "--start-time=0.5")
+    assert ended.status == 0, ended.err
+    assert ended.out.split() == [str(tmp_path / name) for name in ("drawn.png", "drawn.npz", "drawn", "drawn.npy")]
+    array = np.load(tmp_path / "drawn.npy")
+    assert (array.shape, array.dtype) == ((10, 4, 6, 3), np.uint8)
+    with np.load(tmp_path / "drawn.npz") as stored:
+        np.testing.assert_array_equal(array, to_pixels(stored["samples"]))
+    names = sorted(path.name for path in (tmp_path / "drawn").iterdir())
+    assert names == [*(f"{number:06d}.png" for number in range(10)), "mine.png"]
+    np.testing.assert_array_equal(Image.open(tmp_path / "drawn" / "000007.png"), array[7])
 
 
 def test_a_config_of_another_set_takes_own_data(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ def scan(root: Path, title: str) -> Tree:
     Raises:
       ValueError: no images, images that cannot be read by kind, or splits that do not fit together.
     """
+    return _tree(find_images(root, title), title)
+
+
+def find_images(root: Path, title: str) -> dict[Path, Path]:
+    """Return the image files below a folder by their names within it; arguments and errors as for `scan`."""
     found = {path.relative_to(root): path for path in _walk(root, ())}
     unread = sorted(name for name in found if name.suffix.lower() in UNREAD_SUFFIXES)
     if unread:
@@ -60,7 +65,7 @@ def scan(root: Path, title: str) -> Tree:
         _LOG.warning("%s: passed over %d files that are no images, such as %r", title, len(others), str(others[0]))
     if not images:
         raise UserError(f"{title}: no images in it; read are files named {', '.join('*' + end for end in SUFFIXES)}")
-    return _tree(images, title)
+    return images
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:

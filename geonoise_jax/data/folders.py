@@ -5,32 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
 from geonoise_jax.data import images
+from geonoise_jax.data.decoding import for_each
 from geonoise_jax.data.folder_tree import Tree, scan
 from geonoise_jax.data.paths import found
 from geonoise_jax.data.splits import Part
 from geonoise_jax.errors import UserError
-from geonoise_jax.progress import Progress
 
 _LOG = logging.getLogger(__name__)
-# Decoding leaves the interpreter free.
-_WORKERS = min(8, os.cpu_count() or 1)
-_CHUNK = 1024
-# Folders of more images show their progress.
-_MANY = 2000
-# Files that an error names.
-_NAMED = 5
-Task = TypeVar("Task")
-Answer = TypeVar("Answer")
 
 
 class Image(NamedTuple):
@@ -140,7 +129,7 @@ class Folder:
             events[at : at + len(rows)] = rows
             labels[at : at + len(rows)] = image.label
 
-        self._for_each("read", list(self._tasks(parts)), fill, lambda task: task[0].path)
+        for_each("read", list(self._tasks(parts)), fill, lambda task: self._name(task[0].path), self._title)
         return events, labels if self.classes else None
 
     def _tasks(self, parts: Sequence[Part]) -> Iterable[tuple[Image, int, int, int]]:
@@ -180,7 +169,7 @@ class Folder:
         """The files with their heads, those without an item left out."""
         tree = self._tree
         files = [path for group in tree.files.values() for path, _ in group]
-        heads = iter(self._for_each("look through", files, images.header, lambda path: path))
+        heads = iter(for_each("look through", files, images.header, self._name, self._title))
         groups: dict[str, list[Image]] = {}
         for split, group in tree.files.items():
             every = [self._image(path, label, next(heads)) for path, label in group]
@@ -201,45 +190,6 @@ class Folder:
         if small:
             name = self._name(small[0].path)
             _LOG.warning("%s: %d images are enlarged to data.kwargs.size, such as %s", self._title, len(small), name)
-
-    def _for_each(
-        self,
-        label: str,
-        tasks: Sequence[Task],
-        work: Callable[[Task], Answer],
-        path_of: Callable[[Task], Path],
-    ) -> list[Answer]:
-        """Do some work on every file, in threads.
-
-        Raises:
-          ValueError: naming the files that cannot be read.
-        """
-        answers: list[Any] = []
-        bad: list[str] = []
-
-        def tried(task: Task) -> Any:
-            try:
-                return work(task)
-            except images.UnreadableImageError as error:
-                bad.append(f"{self._name(path_of(task))} {error}")
-                return None
-
-        progress = Progress(label, len(tasks), "images") if len(tasks) > _MANY else None
-        pool = ThreadPoolExecutor(_WORKERS)
-        try:
-            with images.quiet():
-                for start in range(0, len(tasks), _CHUNK):
-                    answers += pool.map(tried, tasks[start : start + _CHUNK])
-                    if progress:
-                        progress.update(len(answers))
-        finally:
-            pool.shutdown(cancel_futures=True)
-            if progress:
-                progress.close()
-        if bad:
-            more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-            raise UserError(f"{self._title}: {len(bad)} of {len(tasks)} files: {'; '.join(sorted(bad)[:_NAMED])}{more}")
-        return answers
 
     def _name(self, path: Path) -> str:
         return repr(str(path.relative_to(self._root)))
