@@ -81,7 +81,8 @@ def test_a_file_for_each_split(tmp_path: Path) -> None:
 def test_arrays_of_a_npz_are_found_by_their_names(
     names: tuple[str, str], kwargs: dict[str, str], tmp_path: Path
 ) -> None:
-    np.savez(tmp_path / "a.npz", **{names[0]: IMAGES, names[1]: LABELS[:, None]})
+    arrays_of_file: dict[str, Any] = {names[0]: IMAGES, names[1]: LABELS[:, None]}
+    np.savez(tmp_path / "a.npz", **arrays_of_file)
     arrays = load("npz", tmp_path / "a.npz", **kwargs)
     np.testing.assert_array_equal(arrays.events, IMAGES)
     np.testing.assert_array_equal(arrays.labels, LABELS)
