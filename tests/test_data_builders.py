@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -175,7 +176,16 @@ def test_ill_formed_names_are_refused_in_one_line(name: str, tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("key", "value"), [("config", "../../x"), ("version", ".."), ("config", "a/b")])
-def test_no_argument_leads_out_of_the_folder(key: str, value: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"data.kwargs.{key} = '{value}': must be the name of a {key}"):
+@pytest.mark.parametrize("data_dir", ["gs://bucket/x", "s3://x", "gs:/x"])
+@pytest.mark.parametrize("name", ["circles", "mnist"])
+def test_addresses_are_no_folders(name: str, data_dir: str) -> None:
+    with pytest.raises(ValueError, match=rf"data.data_dir = '{data_dir}': must be a local folder"):
+        load_arrays(name, "train", data_dir=data_dir)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("config", "../../x"), ("version", ".."), ("config", "a/b"), ("config", 3), ("version", [1, 2])]
+)
+def test_no_argument_leads_out_of_the_folder(key: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"data.kwargs.{key} = {re.escape(repr(value))}: must be the name of a {key}"):
         load_arrays("from_a_stranger", "train", data_dir=tmp_path, builder_kwargs={key: value})

@@ -28,6 +28,7 @@ def test_a_folder_is_described_and_shown(tmp_path: Path) -> None:
     rows = {key: value.strip() for key, value in info(*words, f"--out={tmp_path / 'a.png'}").items()}
     x = np.stack(list(written.values())) / 127.5 - 1.0
     assert rows["data set"] == f"folder '{tmp_path / 'in'}', split train"
+    assert rows["splits"] == "train (4 items), and slices such as train[:90%]"
     assert rows["items"] == "4, of which a batch takes 64"
     assert rows["shape"] == "6x8x3 (height x width x channels)"
     assert rows["classes"] == "2: cat 2, dog 1; without a class 1"

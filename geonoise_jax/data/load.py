@@ -79,6 +79,13 @@ def scaling(
     return ranges.scaling(name, _open(name, data_dir, builder_kwargs).dtype, value_range)
 
 
+def split_sizes(
+    name: str, *, data_dir: str | Path | None = None, builder_kwargs: Mapping[str, Any] | None = None
+) -> dict[str, int]:
+    """Return the number of items of each split of a data set; arguments and errors as `load_arrays`."""
+    return dict(_open(name, data_dir, builder_kwargs).sizes)
+
+
 def _open(name: str, data_dir: str | Path | None, kwargs: Mapping[str, Any] | None) -> own.Source:
     if name in own.KINDS:
         return own.open_own(name, kwargs or {}, data_dir)

@@ -37,8 +37,19 @@ def check_name(name: str, builder_kwargs: Mapping[str, Any]) -> None:
         )
     for key in ("config", "version"):
         value = builder_kwargs.get(key)
-        if isinstance(value, str) and not re.fullmatch(_WORD, value):
+        plain = isinstance(value, (int, float, list, tuple, Mapping))  # from a config, not an object of a program
+        if plain or (isinstance(value, str) and not re.fullmatch(_WORD, value)):
             raise UserError(f"data.kwargs.{key} = {value!r}: must be the name of a {key} of data set {name!r}")
+
+
+def check_folder(data_dir: str | Path | None) -> None:
+    """Refuse the address of something else than a local folder, which is not looked through before it is read.
+
+    Raises:
+      ValueError: the message says so.
+    """
+    if data_dir is not None and re.match(r"\w+:/", str(data_dir)):
+        raise UserError(f"data.data_dir = {str(data_dir)!r}: must be a local folder; addresses are not read")
 
 
 def check_features(roots: Iterable[str | Path], name: str) -> None:

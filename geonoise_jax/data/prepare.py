@@ -46,6 +46,7 @@ def prepare(
     Raises:
       ValueError: unknown name or keyword, or a public data set that cannot be prepared here (the message says how).
     """
+    names.check_folder(data_dir)
     builder = _builder(name, data_dir, builder_kwargs)
     if not _is_prepared(builder):  # before the lock: a read-only data folder is fine
         if is_of_tfds(builder):

@@ -50,7 +50,12 @@ def describe(config: ConfigDict, *, split: str | None = None, out: Path | None =
     if out is not None and out.suffix.lower() != ".png":
         raise UserError(f"out = {str(out)!r}: must be the name of a .png file")
     data = build.arrays(config, split)
-    rows = {"data set": f"{data.name}{_path(config)}, split {data.split}", **_rows(config, data)}
+    splits = ", ".join(f"{name} ({size} items)" for name, size in build.split_sizes(config).items())
+    rows = {
+        "data set": f"{data.name}{_path(config)}, split {data.split}",
+        "splits": f"{splits}, and slices such as train[:90%]",
+        **_rows(config, data),
+    }
     if out is not None:
         pictures.save(_picture(data), out)
         rows["picture"] = str(out)
