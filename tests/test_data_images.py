@@ -30,6 +30,9 @@ def test_a_jpeg_is_read_and_the_name_does_not_decide(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", smooth, format="JPEG", quality=95)
     assert np.abs(images.read(path, 3).astype(int) - smooth).max() <= 4
     assert images.header(path) == ((32, 32), False)
+    previews = Image.fromarray(smooth[:8, :8])
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[previews], quality=95)
+    np.testing.assert_array_equal(images.read(tmp_path / "a.jpg", 3), images.read(path, 3))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -91,9 +94,9 @@ def _deep_colour(path: Path) -> None:
     path.write_bytes(_png((b"IHDR", head), (b"IDAT", zlib.compress(bytes(13))), (b"IEND", b"")))
 
 
-def _animated(path: Path) -> None:
+def _animated(path: Path, kind: str) -> None:
     frames = [Image.fromarray(pixels(seed, 6, 8, 3)) for seed in range(3)]
-    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:])
+    frames[0].save(path, format=kind, save_all=True, append_images=frames[1:])
 
 
 def _cut(path: Path, name: str, keep: float) -> None:
@@ -104,9 +107,12 @@ def _cut(path: Path, name: str, keep: float) -> None:
 REFUSED: dict[str, Any] = {
     "has more than 8 bits a channel": lambda path: Image.fromarray(GREY.astype(np.uint16)).save(path, format="PNG"),
     "has more than 8 bits a channel (mode RGB)": _deep_colour,
-    "is animated": _animated,
+    "is animated": lambda path: _animated(path, "GIF"),
+    "is animated;": lambda path: _animated(path, "PNG"),
+    "is animated; ": lambda path: _animated(path, "WEBP"),
     "has more than 89478485 pixels": _bomb,
-    "is no image that is read": lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"),
+    "is no image that is read (": lambda path: save(path, COLOUR, format="EPS"),
+    "is no image that is read (PNG": lambda path: save(path, COLOUR, format="TIFF"),
     "is no image": lambda path: path.write_bytes(b""),
     "is damaged or cannot be read (image file is truncated": lambda path: _cut(path, "whole.jpg", 0.5),
     "is damaged or cannot be read": lambda path: _cut(path, "whole.png", 0.5),

@@ -129,6 +129,8 @@ def test_images_come_in_the_order_of_their_names_and_as_the_configs_own(tmp_path
     expected = np.stack([written[name] for name in ("a.png", "b.png", "deep/c.png")]) / 127.5 - 1.0
     np.testing.assert_allclose(events, expected, atol=1e-6)
     assert events.dtype == np.float32
+    halved = space_of(folder_config(size=8), (8, 8, 3), (255.0, 1 / 255), 3.0)
+    np.testing.assert_allclose(as_events(read_points(tmp_path, "x"), halved), (expected - 1.0) / 2.0, atol=1e-6)
     one = as_events(read_points(tmp_path / "a.png", "x"), space)
     np.testing.assert_array_equal(one, events[:1])
 
