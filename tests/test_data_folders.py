@@ -76,6 +76,14 @@ def test_the_order_depends_on_names_alone(tmp_path: Path) -> None:
     assert load(tmp_path / "two").checksum() != one.checksum()
 
 
+def test_names_that_are_no_text_can_be_printed(tmp_path: Path) -> None:
+    try:
+        photos(Path(os.fsdecode(bytes(tmp_path) + b"/\xff")), "a.png")
+    except OSError:
+        pytest.skip("the file system refuses such names")
+    assert load(tmp_path).class_names == ("\\udcff",)
+
+
 def test_hidden_files_are_passed_over_others_are_said_and_links_followed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -105,8 +105,8 @@ class Folder:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of these sub-folders."""
-        return self._tree.class_names or None
+        """Names of these sub-folders, in characters that can be printed."""
+        return tuple(name.encode(errors="backslashreplace").decode() for name in self._tree.class_names) or None
 
     def read(
         self, spec: str, parts: Sequence[Part]
