@@ -233,7 +233,7 @@ class Npz(_Arrays):
 
 def npz_names(path: Path, title: str) -> list[str]:
     """Return the names of the arrays of a .npz file."""
-    with _reading(title), zipfile.ZipFile(path) as archive:
+    with _reading(title, ".npz"), zipfile.ZipFile(path) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
@@ -299,7 +299,7 @@ def _numbers(file: IO[bytes], dtype: np.dtype, count: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _reading(title: str) -> Iterator[None]:
+def _reading(title: str, kind: str = ".npy") -> Iterator[None]:
     """Make one error of what damaged files cause."""
     try:
         yield
@@ -307,4 +307,4 @@ def _reading(title: str) -> Iterator[None]:
         raise
     except (ValueError, EOFError, MemoryError, OverflowError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{title}: not a readable array of numbers ({reason})") from error
+        raise UserError(f"{title}: not a readable {kind} file of numbers ({reason})") from error
