@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from geonoise_jax import build, config
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact import FiniteSet, Marginal, QuadratureWarning, reference
 from tests.command_line import Ended, run, snapshot
 
@@ -329,7 +330,7 @@ def test_selfcheck_passes_the_accuracy_on(monkeypatch: pytest.MonkeyPatch) -> No
 
     def load(accuracy: float | None) -> list[reference.Case]:
         asked.append(accuracy)
-        raise ValueError("enough")
+        raise UserError("enough")
 
     monkeypatch.setattr(reference, "load", load)
     assert refused("--selfcheck", "--accuracy=1e-6") == "enough"
