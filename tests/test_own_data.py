@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from geonoise_jax import build, config
 from geonoise_jax.figures.pictures import to_pixels
 from tests.command_line import run
 from tests.own_files import photos
@@ -104,6 +105,14 @@ def test_faults_are_one_line_and_leave_no_workdir(
     assert text.startswith(f"geonoise train: {message}")
     assert text.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_the_net_of_a_size_has_a_level_for_each_doubling(size: int) -> None:
+    word = "" if size == 32 else f",size{size}"
+    choice = config.load(f"configs/images.py:ddpm,conditional{word}")
+    assert (choice.data.kwargs.size, choice.data.kwargs.fit) == (size, "crop")
+    assert size // build.network(choice, None).factor == 8
 
 
 def test_data_that_are_not_finite_are_refused_before_training(tmp_path: Path) -> None:
