@@ -1,4 +1,4 @@
-"""The command line: ``geonoise demo|train|sample|exact|figure``."""
+"""The command line: ``geonoise demo|train|sample|exact|figure|data``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax import imports, runtime
+from geonoise_jax import cli_data, imports, runtime
 from geonoise_jax.errors import UserError
 
 # Exit status of a process that a signal ended, by the shell's convention.
@@ -38,12 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser of all subcommands."""
     root = argparse.ArgumentParser(prog="geonoise", description="Noise-conditional and noise-blind generative models.")
-    commands = root.add_subparsers(dest="command", required=True, metavar="demo|train|sample|exact|figure")
+    commands = root.add_subparsers(dest="command", required=True, metavar="demo|train|sample|exact|figure|data")
     _add_demo(commands)
     _add_train(commands)
     _add_sample(commands)
     _add_exact(commands)
     _add_figure(commands)
+    cli_data.add(commands)
     return root
 
 
@@ -61,8 +62,8 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]
             parser().error(f"{word}: needs a value")
         overrides.append((key, following))
     arguments = parser().parse_args(known)
-    if overrides and arguments.command not in ("train", "exact"):
-        parser().error(f"{_OVERRIDE}{overrides[0][0]}: only train and exact take overrides of the config")
+    if overrides and arguments.command not in ("train", "exact", "data"):
+        parser().error(f"{_OVERRIDE}{overrides[0][0]}: only train, exact and data take overrides of the config")
     return arguments, overrides
 
 
@@ -100,10 +101,13 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--x",
         type=Path,
-        metavar="FILE.npy",
-        help="data to start from, noised to --start-time: floats in model space, or integers as the data set has them",
+        metavar="PATH",
+        help="data to start from, noised to --start-time: an image, a folder of images, or a .npy or .npz of floats in "
+        "model space or of integers as the data set has them",
     )
     command.add_argument("--out", type=Path, help="file name without ending (default: WORKDIR/samples/samples)")
+    command.add_argument("--png", action="store_true", help="also write each sample as OUT/000000.png, ...")
+    command.add_argument("--uint8", action="store_true", help="also write all samples as pixels 0..255, OUT.npy")
     command.add_argument("--seed", type=int, default=0, help="seed of the start noise (default: 0)")
     command.add_argument("--sampler", help="e.g. heun, ddim, ancestral, dpmpp_2m, tsit5 (default: the config's)")
     command.add_argument(
@@ -154,7 +158,8 @@ def _add_exact(commands: argparse._SubParsersAction) -> None:
     origin.add_argument(
         "--points",
         type=Path,
-        help=".npy of observations, [B, *event] or [B, D]: floats in model space, or integers as in the data set",
+        help="observations: an image, a folder of images, or a .npy or .npz, [B, *event] or [B, D], of floats in model "
+        "space or of integers as in the data set",
     )
     origin.add_argument("--num", type=int, help="number of observations to draw: data plus noise")
     command.add_argument(

@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "checks": set(),
     "process": set(),
     "nets": set(),
-    "data": set(),
+    "data": {"progress"},
     "imports": set(),
     "config": {"imports"},
     "progress": set(),
@@ -42,10 +42,23 @@ ROOMS: dict[str, set[str]] = {
     "training": {"config", "data", "fields", "figures", "imports", "process", "progress", "sampling"},
     "build": {"config", "data", "exact", "fields", "imports", "nets", "process", "sampling", "training"},
     "evaluation": {
-        *("build", "config", "exact", "fields", "figures", "imports", "process", "progress", "sampling", "training"),
+        *("build", "config", "data", "exact", "fields", "figures", "imports", "process", "progress", "sampling"),
+        "training",
     },
     "demo": {"build", "config", "evaluation", "figures", "process", "progress", "sampling", "training"},
-    "cli": {"build", "config", "demo", "evaluation", "imports", "progress", "runtime", "systems", "training"},
+    "cli_data": {"config", "evaluation"},
+    "cli": {
+        "build",
+        "cli_data",
+        "config",
+        "demo",
+        "evaluation",
+        "imports",
+        "progress",
+        "runtime",
+        "systems",
+        "training",
+    },
 }
 # What is imported for its types alone, and never when the program runs.
 TYPES_ONLY: dict[str, set[str]] = {"figures": {"demo", "evaluation"}}
@@ -60,7 +73,7 @@ LIBRARIES: dict[str, set[str]] = {
     "orbax": {"training"},
     "clu": {"training"},
     "matplotlib": {"figures"},
-    "PIL": {"figures"},
+    "PIL": {"data", "figures"},
 }
 CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "figures", "demo", "cli"}
 
@@ -187,4 +200,4 @@ def test_the_library_neither_prints_nor_asserts() -> None:
         for node in ast.walk(tree(path)):
             assert not isinstance(node, ast.Assert), f"{path}:{node.lineno}"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-                assert room(path) == "cli", f"{path}:{node.lineno}"
+                assert room(path) in ("cli", "cli_data"), f"{path}:{node.lineno}"

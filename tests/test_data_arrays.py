@@ -57,7 +57,7 @@ def test_pictures_of_8_bit_images_are_the_images() -> None:
         ({"events": np.zeros(4)}, "events"),
         ({"scale": 0.0}, "scale"),
         ({"center": float("nan")}, "center"),
-        ({"events": np.array([[0.0], [np.nan]])}, "arrays/train must be finite numbers"),
+        ({"events": np.array([[0.0], [np.nan]])}, r"must be finite numbers .*, but 1 of 2 .* index 1: nan"),
         ({"events": np.array([[0.0], [-np.inf]])}, "arrays/train must be finite numbers"),
         ({"events": np.full((1, 2, 2, 1), 255.0)}, r"have values 255..255, .* and must be in \[-1, 1\]"),
         ({"events": np.full((1, 2, 2, 1), -1.5)}, r"have values -1.5..-1.5, .* by data.range in a config"),
@@ -65,8 +65,17 @@ def test_pictures_of_8_bit_images_are_the_images() -> None:
         ({"labels": np.zeros(3, np.int32), "num_classes": 1}, "labels"),
         ({"labels": np.zeros(4, np.int64), "num_classes": 1}, "labels"),
         ({"labels": np.zeros(4, np.int32)}, "num_classes"),
-        ({"labels": np.full(4, 2, np.int32), "num_classes": 2}, "num_classes"),
-        ({"labels": np.full(4, -1, np.int32), "num_classes": 2}, "num_classes"),
+        (
+            {"labels": np.full(4, 2, np.int32), "num_classes": 2},
+            r"in 0..1 \(num_classes.*: 4 of 4 .* 0 is 2",
+        ),
+        (
+            {"labels": np.array([0, -1, 1, -2], np.int32), "num_classes": 2},
+            "1 of 4 .* index 3 is -2",
+        ),
+        ({"labels": np.zeros(4, np.int32), "num_classes": 2, "class_names": ("one",)}, "class_names .* must be 2"),
+        ({"events": np.zeros((4, 3), bool)}, "must be real numbers, got dtype bool"),
+        ({"events": np.array([[0.0], [1e39]])}, r"1 of 2 items hold others, the first at index 1: 1e\+39"),
     ],
 )
 def test_bad_fields_are_named(fields: dict[str, Any], message: str) -> None:

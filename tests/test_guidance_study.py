@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geonoise_jax import config
+from geonoise_jax import build, config
 from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
+from geonoise_jax.data import from_numpy
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.evaluation import guidance
 from geonoise_jax.evaluation.floors import Distance
@@ -150,3 +151,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
         Options(scales=())
     with pytest.raises(ValueError, match="num = 1: must be at least 2"):
         Options(num=1)
+
+
+def test_items_without_a_class_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = from_numpy(np.arange(8.0).reshape(4, 2), [0, -1, 1, -1])
+    monkeypatch.setattr(build, "arrays", lambda *_: data)
+    points, labels = guidance._labelled(config.base_config(), None)
+    np.testing.assert_array_equal(points, [[0.0, 1.0], [4.0, 5.0]])
+    np.testing.assert_array_equal(labels, [0, 1])

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from geonoise_jax import build, config
-from geonoise_jax.config import ConfigDict
 from geonoise_jax.evaluation import draw, exact_points
-from geonoise_jax.evaluation.point_files import Space, as_events, read_points
+from geonoise_jax.evaluation.point_files import Space, as_events, read_points, space_of
 from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import SCHEDULES
 from geonoise_jax.process.targets import Signal
 from geonoise_jax.training.workdir import Facts
+from tests.own_files import photos, pixels, save
 
 PIXELS = Space((8, 8, 1), (127.5, 2 / 255), 3.0)
 RNG = np.random.default_rng(0)
@@ -82,11 +82,11 @@ def test_vectors_that_are_not_scaled_have_no_range(tmp_path: Path) -> None:
 
 def test_a_workdir_knows_how_its_data_are_scaled() -> None:
     """Without the data; one of a version that did not store it takes floats only."""
-    field = SimpleNamespace(event_shape=(8, 8, 1))
+    field, base = SimpleNamespace(event_shape=(8, 8, 1)), config.base_config()
     facts = Facts((8, 8, 1), 10, 8.0, 0.125)
-    assert draw._space(Trained(field, ConfigDict(), facts, 0)).scaling == (8.0, 0.125)  # type: ignore[arg-type]
+    assert draw._space(Trained(field, base, facts, 0)).scaling == (8.0, 0.125)  # type: ignore[arg-type]
     older = Facts((8, 8, 1), 10)
-    assert draw._space(Trained(field, ConfigDict(), older, 0)).scaling is None  # type: ignore[arg-type]
+    assert draw._space(Trained(field, base, older, 0)).scaling is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -115,3 +115,54 @@ def test_exact_quantities_of_stored_images_are_those_of_model_space(tmp_path: Pa
     np.save(tmp_path / "u.npy", pixels.astype(float))
     with pytest.raises(ValueError, match=r"points = .*has values 0\.\.16; floats are values of model space"):
         exact_points.evaluate(choice, tmp_path / "out.npz", exact_points.Options(points=tmp_path / "u.npy"))
+
+
+def folder_config(**kwargs: Any) -> config.ConfigDict:
+    choice = config.load("configs/images.py")
+    return config.override(choice, [(f"data.kwargs.{key}", str(value)) for key, value in kwargs.items()])
+
+
+def test_images_come_in_the_order_of_their_names_and_as_the_configs_own(tmp_path: Path) -> None:
+    written = photos(tmp_path, "b.png", "a.png", "deep/c.png", shape=(8, 8, 3))
+    space = space_of(folder_config(size=8), (8, 8, 3), (127.5, 2 / 255), 3.0)
+    events = as_events(read_points(tmp_path, "x"), space)
+    expected = np.stack([written[name] for name in ("a.png", "b.png", "deep/c.png")]) / 127.5 - 1.0
+    np.testing.assert_allclose(events, expected, atol=1e-6)
+    assert events.dtype == np.float32
+    halved = space_of(folder_config(size=8), (8, 8, 3), (255.0, 1 / 255), 3.0)
+    np.testing.assert_allclose(as_events(read_points(tmp_path, "x"), halved), (expected - 1.0) / 2.0, atol=1e-6)
+    one = as_events(read_points(tmp_path / "a.png", "x"), space)
+    np.testing.assert_array_equal(one, events[:1])
+
+
+def test_images_of_another_size_are_fitted_by_the_rule_of_the_config_only(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", pixels(0, 8, 16, 3))
+    for fit, number in (("crop", 1), ("tiles", 2)):
+        space = space_of(folder_config(size=8, fit=fit), (8, 8, 3), (127.5, 2 / 255), 3.0)
+        assert as_events(read_points(image, "x"), space).shape == (number, 8, 8, 3)
+    other = space_of(config.load("configs/svhn.py"), (8, 8, 3), (127.5, 2 / 255), 3.0)
+    with pytest.raises(ValueError, match=r"x = .*a.png'?: has images of 8x16 pixels \(height x width\); must be 8x8"):
+        as_events(read_points(image, "x"), other)
+    with pytest.raises(ValueError, match=r"is an image or holds some; the config's data are \[3\]"):
+        as_events(read_points(image, "x"), VECTORS)
+    (tmp_path / "bad.png").write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"x = .*: 1 of 2 files: '.*bad.png' is no image that is read"):
+        as_events(read_points(tmp_path, "x"), other)
+
+
+def test_pictures_show_model_space_whatever_the_data_set_stores(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", pixels(0, 8, 8))
+    events = as_events(read_points(image, "x"), space_of(config.load("configs/digits.py"), (8, 8, 1), (8, 1 / 8), 3.0))
+    np.testing.assert_allclose(events[0, ..., 0], pixels(0, 8, 8) / 127.5 - 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("option", ["x", "points"])
+def test_arrays_of_a_npz_are_found_by_name(option: str, tmp_path: Path) -> None:
+    x, u = RNG.uniform(-1, 1, (2, 4, 8, 8, 1))
+    np.savez(tmp_path / "a.npz", x=x, u=u, step=3)
+    np.testing.assert_array_equal(read_points(tmp_path / "a.npz", option).points, x if option == "x" else u)
+    np.savez(tmp_path / "a.npz", other=x)
+    np.testing.assert_array_equal(read_points(tmp_path / "a.npz", option).points, x)
+    np.savez(tmp_path / "a.npz", other=x, more=u)
+    with pytest.raises(ValueError, match=rf"{option} = .*: has arrays other, more; one must be called {option} or"):
+        read_points(tmp_path / "a.npz", option)

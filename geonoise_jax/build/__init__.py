@@ -10,6 +10,7 @@ from geonoise_jax.build.dataset import finite_set as finite_set
 from geonoise_jax.build.dataset import marginal as marginal
 from geonoise_jax.build.dataset import model_points as model_points
 from geonoise_jax.build.dataset import scaling as scaling
+from geonoise_jax.build.dataset import split_sizes as split_sizes
 from geonoise_jax.build.networks import field_options as field_options
 from geonoise_jax.build.networks import guidance as guidance
 from geonoise_jax.build.networks import network as network

@@ -96,6 +96,14 @@ def scaling(config: ConfigDict) -> tuple[float, float]:
     return load.scaling(config.data.name, **_origin(config))
 
 
+def split_sizes(config: ConfigDict) -> dict[str, int]:
+    """Return the number of items of each split of the data set of a config; none are known of an imported function."""
+    if imports.is_import(config.data.name):
+        return {}
+    origin = _origin(config)
+    return load.split_sizes(config.data.name, data_dir=origin["data_dir"], builder_kwargs=origin["builder_kwargs"])
+
+
 def _origin(config: ConfigDict) -> dict[str, Any]:
     return {
         "data_dir": config.data.data_dir or None,

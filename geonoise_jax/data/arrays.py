@@ -17,6 +17,9 @@ AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 _TOLERANCE = 1e-3
 # Bytes of events that a checksum reads at most.
 _CHECKSUM_BYTES = 64 * 2**20
+# Items that are looked through for a number that is not finite at once.
+_CHUNK = 1024
+NO_CLASS = -1
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,16 +32,18 @@ class Arrays:
 
     Attributes:
       events: the items, shape [N, *event], N >= 1.
-      labels: class of each item, or None.
+      labels: class of each item, -1 for an item without one; or None.
       center: stored value that becomes 0 in model space.
       scale: model-space size of one stored unit, positive.
       num_classes: number of classes, None without labels.
       name: name of the data set.
       split: name of the split.
+      class_names: names of the classes, or None where they have none.
 
     Raises:
-      ValueError: no items, labels of another length, labels without `num_classes` or outside it, a bad scale, values
-        that are not finite, or images outside [-1, 1] in model space.
+      ValueError: no items, values that are no real numbers, not finite or beyond float32 in model space (the message
+        names the first), images outside [-1, 1] there, labels of another length, labels without `num_classes` or
+        outside it, or a bad scale. The message names data set, split, field, what was found and what is allowed.
     """
 
     events: Shaped[np.ndarray, "N *event"]
@@ -48,10 +53,13 @@ class Arrays:
     num_classes: int | None = None
     name: str = "arrays"
     split: str = "train"
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.events.ndim < 2 or self.events.size == 0:
-            raise UserError(f"events of {self.name}/{self.split} must be [N, *event], not empty: {self.events.shape}")
+            raise UserError(f"events of {self._title} must be [N, *event], not empty: {list(self.events.shape)}")
+        if self.events.dtype.kind not in "fiu":
+            raise UserError(f"events of {self._title} must be real numbers, got dtype {self.events.dtype}")
         if not (np.isfinite(self.center) and np.isfinite(self.scale) and self.scale > 0):
             raise UserError(f"center must be finite and scale positive, got {self.center} and {self.scale}")
         if self.labels is not None:
@@ -59,22 +67,53 @@ class Arrays:
         self._check_values()
 
     def _check_labels(self, labels: np.ndarray) -> None:
+        title = f"labels of {self._title}"
         if labels.shape != self.events.shape[:1] or labels.dtype != np.int32:
-            raise UserError(f"labels must be int32 [{len(self)}], got {labels.dtype} {list(labels.shape)}")
-        if self.num_classes is None or labels.min() < 0 or labels.max() >= self.num_classes:
-            raise UserError(f"num_classes must exceed the labels {labels.min()}..{labels.max()}: {self.num_classes}")
+            raise UserError(f"{title} must be int32 [{len(self)}], got {labels.dtype} {list(labels.shape)}")
+        if self.num_classes is None or self.num_classes < 1:
+            raise UserError(f"num_classes of {self._title} must be at least 1 with labels, got {self.num_classes}")
+        bad = np.flatnonzero((labels < NO_CLASS) | (labels >= self.num_classes))
+        if bad.size:
+            raise UserError(
+                f"{title} must be in 0..{self.num_classes - 1} (num_classes - 1), or -1 for no class: {bad.size} of "
+                f"{len(self)} are not, the first at index {bad[0]} is {labels[bad[0]]}"
+            )
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise UserError(
+                f"class_names of {self._title} must be {self.num_classes} (num_classes), got {len(self.class_names)}"
+            )
 
     def _check_values(self) -> None:
         low, high = self.value_range
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise UserError(f"events of {self.name}/{self.split} must be finite numbers, but some are NaN or infinite")
         ends = [(end - self.center) * self.scale for end in (low, high)]
+        limit = float(np.finfo(np.float32).max)
+        if not max(abs(end) for end in ends) <= limit:
+            raise UserError(self._first_bad(limit))
         if self.is_image and max(-ends[0], ends[1]) > 1.0 + _TOLERANCE:
             raise UserError(
-                f"images of {self.name}/{self.split} have values {low:g}..{high:g}, which are {ends[0]:g}..{ends[1]:g} "
+                f"images of {self._title} have values {low:g}..{high:g}, which are {ends[0]:g}..{ends[1]:g} "
                 "in model space and must be in [-1, 1]: say which stored values become -1 and 1, by data.range in a "
-                "config, value_range of load_arrays, or center and scale of Arrays"
+                "config, value_range in the library, or center and scale of Arrays"
             )
+
+    def _first_bad(self, limit: float) -> str:
+        """Say which items hold a number that is not finite in model space."""
+        count, first, value = 0, -1, np.nan
+        for start in range(0, len(self), _CHUNK):
+            rows = self.events[start : start + _CHUNK].reshape(-1, self.events[0].size)
+            good = np.abs((rows.astype(np.float64) - self.center) * self.scale) <= limit
+            bad = np.flatnonzero(~good.all(axis=1))
+            if bad.size and first < 0:
+                first, value = start + int(bad[0]), rows[bad[0]][~good[bad[0]]][0]
+            count += bad.size
+        return (
+            f"events of {self._title} must be finite numbers (in float32), but {count} of {len(self)} items hold "
+            f"others, the first at index {first}: {value:g}"
+        )
+
+    @property
+    def _title(self) -> str:
+        return f"{self.name}/{self.split}"
 
     def __len__(self) -> int:
         """Number of items N."""

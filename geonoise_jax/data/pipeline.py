@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32, Key
 
 from geonoise_jax import checks
-from geonoise_jax.data.arrays import AnyArray, Arrays
+from geonoise_jax.data.arrays import NO_CLASS, AnyArray, Arrays
 from geonoise_jax.data.streams import stream
 from geonoise_jax.errors import UserError
 
@@ -134,6 +134,7 @@ class Pipeline:
 
         Returns:
           `{"x": float32 [B, *event] in model space, "labels": int32 [B]}` (without labels if the data set has none).
+          An item without a class has the label `num_classes`, which networks know as none.
 
         Raises:
           ValueError: `flip` is on and there is no key.
@@ -143,8 +144,11 @@ class Pipeline:
         if self.placement == "device":
             batch = {name: jnp.take(values, batch["index"], axis=0, mode="clip") for name, values in resident.items()}
         x = self.arrays.to_model(jnp.asarray(batch["events"]))
-        labels = {"labels": jnp.asarray(batch["labels"])} if "labels" in batch else {}
-        return {"x": x if key is None or not self._flip else _mirrored(x, key), **labels}
+        classes = {"labels": self._classes(jnp.asarray(batch["labels"]))} if "labels" in batch else {}
+        return {"x": x if key is None or not self._flip else _mirrored(x, key), **classes}
+
+    def _classes(self, labels: Int32[Array, "B"]) -> Int32[Array, "B"]:
+        return jnp.where(labels == NO_CLASS, jnp.int32(self.arrays.num_classes or 0), labels)
 
     def _stored(self) -> dict[str, Any]:
         stored = {"events": self.arrays.events, "labels": self.arrays.labels}

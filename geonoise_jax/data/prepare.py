@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
-from geonoise_jax.data.public import download, require_tensorflow, without_cloud
+from geonoise_jax.data import names
+from geonoise_jax.data.public import download, is_of_tfds, require_tensorflow, without_cloud
 from geonoise_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,16 +38,18 @@ def prepare(
     TFDS writes into a temporary folder and renames it, so the first to finish wins.
 
     Args:
-      name: `digits`, `circles` or a TFDS name, e.g. `fashion_mnist` or `downsampled_imagenet/32x32`.
+      name: `digits`, `circles` or a TFDS name, e.g. `fashion_mnist` or `downsampled_imagenet/32x32`; also that of a
+        builder which the calling program has defined.
       data_dir: root folder; TFDS's default (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`) when None.
       builder_kwargs: for `circles` the fields of `CirclesSpec`, for TFDS names the builder's `config` and `version`.
 
     Raises:
       ValueError: unknown name or keyword, or a public data set that cannot be prepared here (the message says how).
     """
+    names.check_folder(data_dir)
     builder = _builder(name, data_dir, builder_kwargs)
     if not _is_prepared(builder):  # before the lock: a read-only data folder is fine
-        if builder.name not in OWN:
+        if is_of_tfds(builder):
             require_tensorflow(builder, FORMAT)
         with _locked(Path(builder.data_dir_root) / builder.name):
             if not _is_prepared(builder):  # another process may have been faster
@@ -64,11 +67,16 @@ def _write(builder: tfds.core.DatasetBuilder) -> None:
     if Path(builder.data_dir).exists() and not _is_prepared(builder):
         raise UserError(f"data set folder {builder.data_dir} is incomplete: delete it and run again")
     try:
-        if builder.name in OWN:
-            with _quiet(), _without_progress_bar():
-                builder.download_and_prepare(download_config=without_cloud())
-        else:
+        if is_of_tfds(builder):
             download(builder, FORMAT)
+        else:
+            with _quiet(), _without_progress_bar():
+                builder.download_and_prepare(file_format=FORMAT, download_config=without_cloud())
+    except ImportError as error:
+        raise UserError(
+            f"data set {builder.name!r} cannot be prepared without {_missing(error)}, which is not installed; TFDS's "
+            "Tensor and ClassLabel features need no TensorFlow"
+        ) from error
     except OSError:
         # The rename fails when a host that does not see our lock was faster.
         if not _is_prepared(builder):
@@ -109,7 +117,10 @@ def _circles(data_dir: str | Path | None, kwargs: dict[str, Any]) -> tfds.core.D
 
 def _public(name: str, data_dir: str | Path | None, kwargs: dict[str, Any]) -> tfds.core.DatasetBuilder:
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.utils.file_utils import list_data_dirs
 
+    names.check_name(name, kwargs)
+    names.check_features(list_data_dirs(None if data_dir is None else str(data_dir)), name)
     try:
         return tfds.builder(name, data_dir=data_dir, try_gcs=False, **kwargs)
     except tfds.core.DatasetNotFoundError:
@@ -117,8 +128,23 @@ def _public(name: str, data_dir: str | Path | None, kwargs: dict[str, Any]) -> t
         near = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(OWN)} and the names of TFDS."
         raise UserError(f"unknown data set {name!r}: {hint}") from None
-    except (AssertionError, ImportError, TypeError) as error:
-        raise UserError(f"data set {name!r} with {kwargs} is not available here: {error}") from error
+    except (AssertionError, ImportError, TypeError, ValueError) as error:
+        raise UserError(f"data set {name!r} with {kwargs} is not available here: {first_line(error)}") from error
+
+
+def _missing(error: BaseException) -> str:
+    """Return the library that could not be imported; TFDS wraps the error."""
+    names: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        names += [cause.name] if isinstance(cause, ImportError) and cause.name else []
+        cause = cause.__cause__ or cause.__context__
+    return names[-1] if names else "a library"
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its kind: TFDS writes many."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _check_keywords(name: str, kwargs: Mapping[str, Any], allowed: tuple[str, ...]) -> None:

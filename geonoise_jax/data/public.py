@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS = 10.0
 
 
+def is_of_tfds(builder: tfds.core.DatasetBuilder) -> bool:
+    """Return whether a builder is one of TFDS's own, which need TensorFlow to write; others may not."""
+    return type(builder).__module__.startswith("tensorflow_datasets.")
+
+
 def require_tensorflow(builder: tfds.core.DatasetBuilder, file_format: str) -> None:
     """Raise ValueError, saying what to do, where TensorFlow is not installed."""
     if importlib.util.find_spec("tensorflow") is None:

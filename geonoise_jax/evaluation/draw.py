@@ -11,7 +11,7 @@ import numpy as np
 
 from geonoise_jax import build
 from geonoise_jax.errors import UserError
-from geonoise_jax.evaluation.point_files import Space, as_events, read_points
+from geonoise_jax.evaluation.point_files import Space, as_events, read_points, space_of
 from geonoise_jax.evaluation.restore import Trained, restore
 from geonoise_jax.figures import pictures
 from geonoise_jax.figures.outputs import write
@@ -32,8 +32,8 @@ class Options:
 
     Attributes:
         num: number of samples; None: as many as there are data to start from, or 64.
-        x: .npy file of data to start from, [num, *event] or flattened, which are noised to the start: floats in model
-            space, or integers as the data set stores them.
+        x: .npy or .npz file of data to start from, [num, *event] or flattened, which are noised to the start: floats in
+            model space, or integers as the data set stores them; or an image or a folder of images.
         seed: seed of the start noise.
         sampler: name of the sampler; another one than the config's starts with its own options, and without what it has
             no use for: num_steps and grid, end_time and denoise.
@@ -50,6 +50,8 @@ class Options:
         guidance: scale of classifier-free guidance.
         guidance_interval: noise levels, lowest and highest, at which it is applied; empty for all. With a guidance of
             1 that of the config is left out.
+        png: whether each sample is written as a picture of its own too.
+        uint8: whether all samples are written as pixels 0..255 too.
     """
 
     num: int | None = None
@@ -68,13 +70,17 @@ class Options:
     params: str = "ema"
     guidance: float | None = None
     guidance_interval: tuple[float, ...] | None = None
+    png: bool = False
+    uint8: bool = False
 
 
 def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     """Restore a workdir's field, draw samples over all devices, and write ``OUT.png`` and ``OUT.npz``.
 
     The .npz holds ``samples`` [num, *event] in model space, what the sampler measured of each (``evaluations`` of the
-    network and, for samplers that read it off, ``noise_level``), ``labels`` if there are classes, and ``step``.
+    network and, for samplers that read it off, ``noise_level``), ``labels`` if there are classes, and ``step``. With
+    ``png`` the folder ``OUT`` holds each sample as ``000000.png``, ``000001.png``, ...; with ``uint8`` there is
+    ``OUT.npy``, uint8 [num, H, W, C].
 
     Returns:
         The files written.
@@ -84,6 +90,7 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     """
     given = None if options.x is None else read_points(options.x, "x")
     trained = restore(folder, step=options.step, params=options.params)
+    _check_pictures(options, trained.field.event_shape)
     x = None if given is None else as_events(given, _space(trained))
     num = _number(options.num, x)
     labels = trained.labels(num, options.label)
@@ -108,13 +115,24 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     title = pictures.caption(
         Path(folder).resolve().name, trained.step, samples.sampler, samples.statistics.get("evaluations")
     )
-    return _write(Path(out), samples, labels, trained.step, title)
+    written = _write(Path(out), samples, labels, trained.step, title)
+    if options.png or options.uint8:
+        written += pictures.write_each(Path(out), pictures.to_pixels(samples.x), png=options.png, npy=options.uint8)
+    return written
 
 
 def _space(trained: Trained) -> Space:
     facts = trained.facts
     scaling = None if facts.center is None or facts.scale is None else (facts.center, facts.scale)
-    return Space(trained.field.event_shape, scaling, _REACH)
+    return space_of(trained.config, trained.field.event_shape, scaling, _REACH)
+
+
+def _check_pictures(options: Options, event: tuple[int, ...]) -> None:
+    for name in ("png", "uint8"):
+        if getattr(options, name) and len(event) != 3:
+            raise UserError(f"{name} = True: has no effect on samples {list(event)}, which are no images; leave it out")
+    if options.png and event[-1] not in (1, 3, 4):
+        raise UserError(f"png = True: samples {list(event)} have {event[-1]} channels; pictures have 1, 3 or 4")
 
 
 def _number(num: int | None, x: np.ndarray | None) -> int:

@@ -19,7 +19,7 @@ from geonoise_jax import build
 from geonoise_jax import config as configs
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation import exact_summary
-from geonoise_jax.evaluation.point_files import PointFile, Space, as_events, read_points
+from geonoise_jax.evaluation.point_files import PointFile, as_events, read_points, space_of
 from geonoise_jax.exact import Distribution, FiniteSet, Marginal, QuadratureWarning
 from geonoise_jax.exact.results import Analysis
 from geonoise_jax.figures.outputs import replacing
@@ -33,8 +33,8 @@ class Options:
     """Where the observations come from, and how the exact fields are computed.
 
     Attributes:
-        points: .npy file of observations, [B, *event] or [B, D]: floats in model space, or integers as the data set
-            stores them; or None.
+        points: .npy or .npz file of observations, [B, *event] or [B, D]: floats in model space, or integers as the data
+            set stores them; or an image or a folder of images; or None.
         num: number of observations to draw from data and noise, instead of ``points``.
         t: noise levels, which take turns; None: drawn from the time law for drawn observations, unknown for given ones.
         split: the law of the data is that of the points of this split; None: see ``build.distribution``.
@@ -149,7 +149,7 @@ def _law(config: ConfigDict, options: Options) -> Distribution:
 def _given(config: ConfigDict, marginal: Marginal, points: PointFile, options: Options) -> Queries:
     """Take observations of the event's shape, or flattened."""
     scaling = build.scaling(config) if isinstance(marginal.distribution, FiniteSet) else None
-    u = as_events(points, Space(marginal.event_shape, scaling, _reach(marginal.process)))
+    u = as_events(points, space_of(config, marginal.event_shape, scaling, _reach(marginal.process)))
     t = None if options.t is None else _turns(marginal.process, options.t, len(u))
     return Queries(jnp.asarray(u), None, t)
 

@@ -199,8 +199,10 @@ def _samples(
 
 
 def _labelled(config: ConfigDict, split: str | None) -> tuple[Float[np.ndarray, "n *event"], Int[np.ndarray, "n"]]:
+    """Return the items of a split that have a class, and their classes."""
     data = build.arrays(config, split)
-    return build.model_points(data), np.asarray(data.labels)
+    labels = np.asarray(data.labels)
+    return build.model_points(data)[labels >= 0], labels[labels >= 0]
 
 
 def _flat(points: Float[np.ndarray, "n *event"]) -> Float[np.ndarray, "n d"]:

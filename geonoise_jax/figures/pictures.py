@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,37 @@ def save(picture: Image.Image, path: Path) -> None:
     """Write a PNG, making its folder; the file appears whole or not at all."""
     with replacing(path) as file:
         picture.save(file, format="PNG")
+
+
+def write_each(out: Path, pixels: UInt8[np.ndarray, "n h w c"], *, png: bool, npy: bool) -> list[Path]:
+    """Write images one by one as ``OUT/000000.png``, ... and together as ``OUT.npy``.
+
+    Pictures that an earlier call left in the folder, numbered in the same way, are replaced or removed.
+
+    Args:
+        out: the common name without ending.
+        pixels: the images; of 1, 3 or 4 channels for PNG.
+        png: whether to write them one by one.
+        npy: whether to write them together.
+
+    Returns:
+        The folder, the file.
+    """
+    written = []
+    if png:
+        out.mkdir(parents=True, exist_ok=True)
+        for number, image in enumerate(pixels):
+            save(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), out / f"{number:06d}.png")
+        for old in out.glob("*.png"):
+            if re.fullmatch(r"\d{6,}", old.stem) and int(old.stem) >= len(pixels):
+                old.unlink()
+        written.append(out)
+    if npy:
+        path = out.with_name(out.name + ".npy")
+        with replacing(path) as file:
+            np.save(file, pixels)
+        written.append(path)
+    return written
 
 
 def _finite_rows(points: np.ndarray) -> Float[np.ndarray, "n d"]:

@@ -19,7 +19,8 @@ from geonoise_jax.training.run import Record
 # where the learning rate depends on it.
 _FREE = (
     *("training.num_steps", "training.accumulate", "training.log_every", "checkpoint.", "sampling."),
-    *("data.data_dir", "data.placement", "mesh.", "sharding."),
+    # Of the path the checksum tells whether the data are the same.
+    *("data.data_dir", "data.kwargs.path", "data.placement", "mesh.", "sharding."),
 )
 
 
