@@ -26,6 +26,8 @@ ROOMS: dict[str, set[str]] = {
     "data": set(),
     "config": set(),
     "progress": set(),
+    "files": set(),
+    "signals": set(),
     "runtime": set(),
     "systems": {"config"},
     "exact": {"process"},
@@ -33,11 +35,22 @@ ROOMS: dict[str, set[str]] = {
     "fields": {"process"},
     "sampling": {"process", "exact", "fields"},
     "build": {"config", "data", "exact", "fields", "nets", "process", "sampling"},
-    "figures": {"exact", "progress"},
-    "training": {"build", "config", "data", "fields", "figures", "process", "progress", "sampling"},
-    "evaluation": {"build", "config", "exact", "fields", "figures", "process", "progress", "sampling", "training"},
-    "demo": {"build", "config", "evaluation", "figures", "process", "progress", "sampling", "training"},
-    "cli": {"config", "demo", "evaluation", "progress", "runtime", "systems", "training"},
+    "figures": {"exact", "files", "progress"},
+    "training": {"build", "config", "data", "fields", "figures", "files", "process", "progress", "sampling", "signals"},
+    "evaluation": {
+        "build",
+        "config",
+        "exact",
+        "fields",
+        "figures",
+        "files",
+        "process",
+        "progress",
+        "sampling",
+        "training",
+    },
+    "demo": {"build", "config", "evaluation", "figures", "files", "process", "progress", "sampling", "training"},
+    "cli": {"config", "demo", "evaluation", "files", "progress", "runtime", "signals", "systems", "training"},
 }
 # What is imported for its types alone, and never when the program runs.
 TYPES_ONLY: dict[str, set[str]] = {"figures": {"demo", "evaluation"}}
@@ -52,7 +65,8 @@ LIBRARIES: dict[str, set[str]] = {
     "orbax": {"training"},
     "clu": {"training"},
     "matplotlib": {"figures"},
-    "PIL": {"figures"},
+    "PIL": {"figures", "files"},
+    "filelock": {"files"},
 }
 CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "figures", "demo", "cli"}
 

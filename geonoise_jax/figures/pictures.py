@@ -11,8 +11,8 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
+from geonoise_jax import files
 from geonoise_jax.errors import UserError
-from geonoise_jax.figures.outputs import replacing
 
 _MIN_TILE = 32
 _BORDER = 1
@@ -82,8 +82,7 @@ def sample_picture(
 
 def save(picture: Image.Image, path: Path) -> None:
     """Write a PNG, making its folder; the file appears whole or not at all."""
-    with replacing(path) as file:
-        picture.save(file, format="PNG")
+    files.write_picture(path, picture)
 
 
 def _finite_rows(points: np.ndarray) -> Float[np.ndarray, "n d"]:

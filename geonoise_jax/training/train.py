@@ -18,17 +18,17 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
-from geonoise_jax import build
+from geonoise_jax import build, files
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.errors import UserError
 from geonoise_jax.figures import pictures
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import check, class_turns, sample
+from geonoise_jax.signals import StopRequest
 from geonoise_jax.training import ema, sharding, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
 from geonoise_jax.training.dual_score import DualScore
-from geonoise_jax.training.interrupt import StopRequest
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.metrics import MetricsLog
 from geonoise_jax.training.optimizer import learning_rate, optimizer
@@ -93,18 +93,17 @@ def train(config: ConfigDict, folder: str | Path, *, devices: list[jax.Device] |
         ValueError: on a config that cannot be built or a workdir of another config.
         DivergedError: if a step was not finite; the step is named, and the checkpoints are from before it.
     """
-    folder = Path(folder)
+    folder = workdir.usable(folder)
     setup = prepare(config, folder, devices)
-    workdir.claim(folder, config, workdir.facts_of(setup.data))
-    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep)
-    log = MetricsLog(folder)
-    try:
+    facts = workdir.facts_of(setup.data)
+    workdir.check(folder, config, facts)
+    with workdir.held(folder), contextlib.ExitStack() as stack:
+        workdir.claim(folder, config, facts)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, keep=config.checkpoint.keep)))
+        log = stack.enter_context(contextlib.closing(MetricsLog(folder)))
         state = initial_state(setup, checkpoints)
         log.rewind(int(state.step))
         return _Loop(setup, checkpoints, log).run(state)
-    finally:
-        log.close()
-        checkpoints.close()
 
 
 def prepare(config: ConfigDict, folder: Path, devices: list[jax.Device] | None = None) -> Setup:
@@ -165,7 +164,7 @@ def initial_state(setup: Setup, checkpoints: Checkpoints) -> TrainState:
         return restored
     state = setup.init()
     overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
-    (setup.folder / "parameters.txt").write_text(overview + "\n")
+    files.write_text(setup.folder / "parameters.txt", overview + "\n")
     return state
 
 
@@ -185,10 +184,10 @@ class _Loop:
         step, previous = first, None
         self._make_up(first, state)
         self._began = time.perf_counter() - self._log.seconds
-        with StopRequest() as stop, contextlib.closing(self._progress):
+        with StopRequest(lambda: f"finishing step {step}, then saving") as stop, contextlib.closing(self._progress):
             while step < last and stop.received is None:
-                state, report = self._setup.step(state, self._setup.batch(step), self._setup.resident)
                 step += 1
+                state, report = self._setup.step(state, self._setup.batch(step - 1), self._setup.resident)
                 # The report of the step before is fetched while this one runs.
                 self._examine(previous)
                 previous = (step, report)
@@ -198,6 +197,7 @@ class _Loop:
                     self._pause(step, state)
             self._examine(previous)
             self._checkpoints.save(state)
+            self._checkpoints.wait()
         return Result(step, stop.received.name if stop.received else None, time.perf_counter() - self._began)
 
     def _pauses(self, step: int) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from geonoise_jax import config as configs
+from geonoise_jax import files
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.errors import UserError
 
@@ -44,15 +46,51 @@ def facts_of(data: Arrays) -> Facts:
     return Facts(data.event_shape, data.num_classes, data.center, data.scale, len(data), data.checksum())
 
 
-def claim(workdir: Path, config: ConfigDict, facts: Facts) -> None:
-    """Write config and facts into a new workdir, or check the config against the one already there.
+def usable(workdir: str | Path) -> Path:
+    """Return the path of a workdir that a run could train in now; changes nothing.
 
     Raises:
-        ValueError: if the workdir belongs to another config or other data; the error names everything that differs.
+        UserError: if it is no folder, cannot be written to, is in use by another run, or holds checkpoints or metrics
+            of a config that is not there.
+    """
+    folder = files.usable_folder(workdir, "workdir")
+    for name in ("checkpoints", "samples", "damaged_checkpoints"):
+        if (folder / name).exists():
+            files.usable_folder(folder / name, "workdir")
+    files.check_unlocked(folder, "workdir")
+    _check_ownerless(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """Be the only run in a workdir, which is made if need be.
+
+    Raises:
+        UserError: if another run is in it, saying which.
+    """
+    with files.locked(workdir, "workdir"):
+        yield
+
+
+def claim(workdir: Path, config: ConfigDict, facts: Facts) -> None:
+    """Write config and facts into a new workdir, or into one of the same, after :func:`check`."""
+    check(workdir, config, facts)
+    files.write_json(workdir / "data.json", dataclasses.asdict(facts))
+    files.write_text(workdir / "config.json", configs.dumps(config))
+
+
+def check(workdir: Path, config: ConfigDict, facts: Facts) -> None:
+    """Check config and facts against those of a workdir, if it has some; changes nothing.
+
+    Raises:
+        UserError: if the workdir belongs to another config or other data, in which case the error names everything that
+            differs, or holds a run without its config.
     """
     path = workdir / "config.json"
+    _check_ownerless(workdir)
     if path.exists():
-        changed = configs.differences(configs.loads(path.read_text()), config)
+        changed = configs.differences(read_config(workdir), config)
         clashes = {key: pair for key, pair in changed.items() if not key.startswith(_FREE)}
         if clashes:
             raise UserError(
@@ -60,35 +98,57 @@ def claim(workdir: Path, config: ConfigDict, facts: Facts) -> None:
             )
         _check_rate(workdir, config, changed)
         _check_data(workdir, facts)
-    workdir.mkdir(parents=True, exist_ok=True)
-    _write(workdir / "data.json", json.dumps(dataclasses.asdict(facts)) + "\n")
-    _write(path, configs.dumps(config))
 
 
 def read_config(workdir: Path) -> ConfigDict:
     """Return the config of a workdir.
 
     Raises:
-        ValueError: if the folder does not exist or holds no run.
+        UserError: if the folder does not exist or holds no run, or the file is damaged.
     """
     path = workdir / "config.json"
     if not path.exists():
         what = "no such folder" if not workdir.exists() else "no config.json in it: not the workdir of a training run"
         raise UserError(f"workdir = {str(workdir)!r}: {what}")
-    return configs.loads(path.read_text())
+    try:
+        return configs.loads(files.read_text(path))
+    except UserError as error:
+        # Errors of a config's keys begin with config.json, which is one of many.
+        raise UserError(str(error).replace("config.json:", f"{path}:", 1)) from error
 
 
 def read_facts(workdir: Path) -> Facts:
     """Return the facts of a workdir's data.
 
     Raises:
-        ValueError: if they are missing.
+        UserError: if they are missing or damaged.
     """
     path = workdir / "data.json"
     if not path.exists():
         raise UserError(f"workdir = {str(workdir)!r}: no data.json in it: not the workdir of a training run")
-    stored = json.loads(path.read_text())
-    return Facts(**{**stored, "event_shape": tuple(stored["event_shape"])})
+    stored = files.read_json(path)
+    try:
+        facts = Facts(**{**stored, "event_shape": tuple(stored["event_shape"])})
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{path}: is damaged: must hold event_shape and num_classes ({error})") from error
+    if not all(isinstance(size, int) for size in (*facts.event_shape, facts.num_classes or 0)):
+        raise UserError(f"{path}: is damaged: event_shape and num_classes must be whole numbers")
+    return facts
+
+
+def _check_ownerless(workdir: Path) -> None:
+    """Refuse what a run left whose config is gone: nothing says what it is, and it would be overwritten."""
+    left = [name for name in ("checkpoints", "metrics.jsonl") if _holds(workdir / name)]
+    if left and not (workdir / "config.json").exists():
+        raise UserError(
+            f"workdir = {str(workdir)!r}: holds {' and '.join(left)} but no config.json that says of what; put it "
+            "back, or choose another workdir"
+        )
+
+
+def _holds(path: Path) -> bool:
+    """Return whether there is a file, or a folder with something in it."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _check_rate(workdir: Path, config: ConfigDict, changed: dict[str, tuple[Any, Any]]) -> None:
@@ -116,10 +176,3 @@ def _check_data(workdir: Path, facts: Facts) -> None:
 
 def _listed(clashes: dict[str, tuple[Any, Any]]) -> str:
     return "; ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in clashes.items())
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a small file so that it appears whole or not at all."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(text)
-    draft.replace(path)
