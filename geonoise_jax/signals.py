@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-def status(number: signal.Signals) -> int:
+def status(number: int) -> int:
     """Return the exit status of a process that a signal ended, by the shell's convention."""
     return 128 + number
 
@@ -87,18 +88,17 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[None]:
-    """Let signals raise :class:`Stopped` in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def stopping() -> Iterator[list[signal.Signals]]:
+    """Let signals raise :class:`Stopped` in the main thread; yields a list of those that came, however they ended."""
+    came: list[signal.Signals] = []
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
-        raise Stopped(signal.Signals(number))
+        came.append(signal.Signals(number))
+        raise Stopped(came[-1])
 
-    previous = _install(stop)
+    previous = _install(stop) if threading.current_thread() is threading.main_thread() else {}
     try:
-        yield
+        yield came
     finally:
         _restore(previous)
 
@@ -126,11 +126,13 @@ class Watchdog:
             name: of the program, for its last line.
             clean: called before the process ends here, where nothing is unwound.
         """
-        self._name, self._clean, self._count = name, clean, 0
+        self._name, self._clean = name, clean
+        # Signals that came, and how many of them something was waited for.
+        self._count = self._waits = 0
         self._closed = False
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._inner, self._outer = socket.socketpair()
+        self._outer.setblocking(False)
+        self._before = signal.set_wakeup_fd(self._outer.fileno(), warn_on_full_buffer=False)
         self._hook = sys.unraisablehook
         sys.unraisablehook = self._unraisable
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
@@ -140,21 +142,22 @@ class Watchdog:
         self._closed = True
         sys.unraisablehook = self._hook
         signal.set_wakeup_fd(self._before)
-        os.close(self._write)
+        self._outer.close()
 
     def _watch(self) -> None:
-        while byte := os.read(self._read, 1):
-            if byte[0] in SIGNALS and callable(signal.getsignal(byte[0])):
-                self._saw(signal.Signals(byte[0]))
-        os.close(self._read)
+        with self._inner:
+            while byte := self._inner.recv(1):
+                if byte[0] in SIGNALS and callable(signal.getsignal(byte[0])):
+                    self._saw(signal.Signals(byte[0]))
 
     def _saw(self, number: signal.Signals) -> None:
         self._count += 1
         request = StopRequest._current
         if request is not None and self._count == 1:
+            self._waits = 1
             request.announce(number)
             return
-        if self._count > 2 or (self._count == 2 and request is None):
+        if self._count > self._waits + 1:
             self._end(number)
         timer = threading.Timer(_GRACE_SECONDS, self._end, [number])
         timer.daemon = True

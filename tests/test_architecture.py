@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "progress": set(),
     "files": set(),
     "signals": set(),
-    "runtime": set(),
+    "runtime": {"progress", "signals"},
     "systems": {"config"},
     "exact": {"process"},
     # An exact field is whatever has the methods of exact.marginal.Marginal.
@@ -51,6 +51,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "demo": {"build", "config", "evaluation", "figures", "files", "process", "progress", "sampling", "training"},
     "cli": {"config", "demo", "evaluation", "files", "progress", "runtime", "signals", "systems", "training"},
+    "__main__": {"cli", "files", "runtime", "signals"},
 }
 # What is imported for its types alone, and never when the program runs.
 TYPES_ONLY: dict[str, set[str]] = {"figures": {"demo", "evaluation"}}

@@ -189,7 +189,7 @@ def test_help(command: list[str]) -> None:
 
 def test_help_of_the_module_as_a_program() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "geonoise_jax.cli", "sample", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "geonoise_jax", "sample", "--help"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("usage: geonoise sample [-h] --workdir WORKDIR")
     assert parser().prog == "geonoise"
