@@ -309,6 +309,8 @@ def _figure(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     if arguments.workdir is not None and arguments.name == "blind_sampling":
         raise UserError("--workdir: is no argument of blind_sampling, which is about exact fields")
     given, known = _options(arguments.option), [field.name for field in dataclasses.fields(study.Options)]
+    if "workdir" in given:
+        raise UserError(f"--option=workdir: give the workdir of {arguments.name} as --workdir")
     inputs = [arguments.workdir] if of_run else []
     if arguments.name == "eqm_stop" and arguments.workdir is not None:
         given["workdir"] = arguments.workdir

@@ -303,7 +303,7 @@ def _same_type(value: Any, default: Any) -> bool:
 def _find(path: str) -> Path:
     here = Path(__file__).resolve().parent
     # Installed wheels carry the configs inside the package; a source tree has them beside it.
-    for candidate in (Path(path), here / path, here.parent / path):
+    for candidate in (Path(path).expanduser(), here / path, here.parent / path):
         if candidate.is_file():
             return candidate
     shipped = sorted(file.name for root in (here, here.parent) for file in (root / "configs").glob("*.py"))

@@ -43,17 +43,26 @@ def local(path: str | Path, name: str = "path") -> Path:
         name: what gave it, for errors.
 
     Raises:
-        UserError: if it is empty, a URL, or begins with the ``~`` of an unknown user.
+        UserError: if it is empty, a URL, no UTF-8, or begins with the ``~`` of an unknown user.
     """
     text = os.fspath(path)
     if _URL.match(text):
         raise UserError(f"{name} = {text!r}: only local paths are supported; mount the storage, or copy the files")
     if not text or "\0" in text:
         raise UserError(f"{name} = {text!r}: must be the path of a file or a folder")
+    if not text.isascii() and _spelt(text) != os.fsencode(text):
+        # Orbax's file layer takes names as UTF-8, and would read and write elsewhere.
+        raise UserError(
+            f"{name} = {text!r}: is not in UTF-8, or the locale is not; set PYTHONUTF8=1, or use plain letters"
+        )
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UserError(f"{name} = {text!r}: there is no such user's home folder") from error
+
+
+def _spelt(text: str) -> bytes:
+    return text.encode(errors="ignore")
 
 
 def usable_folder(path: str | Path, name: str = "path", *, room: int = 0) -> Path:

@@ -127,10 +127,23 @@ def explained(error: Exception) -> str | None:
         return (
             f"out of memory ({line or 'MemoryError'}); make sizes smaller, such as a batch size, --num or the network"
         )
-    if isinstance(error, RuntimeError) and "nable to initialize backend" in text:
-        asked = os.environ.get("JAX_PLATFORMS", "")
-        return f"JAX_PLATFORMS = {asked!r}: jax cannot use that here; unset it, or set it to cpu ({line})"
+    if isinstance(error, OverflowError):
+        return f"a number is too large ({line})"
+    asked = os.environ.get("JAX_PLATFORMS")
+    if asked and isinstance(error, (RuntimeError, AssertionError)) and _no_backend():
+        return f"JAX_PLATFORMS = {asked!r}: jax cannot use that here; unset it, or set it to cpu"
     return None
+
+
+def _no_backend() -> bool:
+    """Whether jax finds no device of the kind that is asked for, which it says in several ways."""
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        return True
+    return False
 
 
 def _jaxlib_version() -> str:

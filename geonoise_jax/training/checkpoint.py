@@ -67,7 +67,7 @@ class Checkpoints:
         """
         if keep < 1:
             raise UserError(f"checkpoint.keep = {keep}: must be at least 1")
-        self._workdir = workdir.resolve()
+        self._workdir = files.local(workdir, "workdir").resolve()
         self._keep = keep
         self._read_only = read_only
         self._manager = self._open()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,13 @@ def check(workdir: Path, config: ConfigDict, facts: Facts) -> None:
         _check_data(workdir, facts)
 
 
-def read_config(workdir: Path) -> ConfigDict:
+def read_config(workdir: str | Path) -> ConfigDict:
     """Return the config of a workdir.
 
     Raises:
         UserError: if the folder does not exist or holds no run, or the file is damaged.
     """
+    workdir = files.local(workdir, "workdir")
     path = workdir / "config.json"
     if not path.exists():
         what = "no such folder" if not workdir.exists() else "no config.json in it: not the workdir of a training run"
@@ -113,8 +115,8 @@ def read_config(workdir: Path) -> ConfigDict:
     try:
         return configs.loads(files.read_text(path))
     except UserError as error:
-        # Errors of a config's keys begin with config.json, which is one of many.
-        raise UserError(str(error).replace("config.json:", f"{path}:", 1)) from error
+        # Of a config's keys, they name config.json, which is one of many.
+        raise UserError(re.sub("^config.json:", lambda _: f"{path}:", str(error))) from error
 
 
 def read_facts(workdir: Path) -> Facts:
