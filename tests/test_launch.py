@@ -5,6 +5,7 @@ The stand-ins record what they are asked to do; only bash, the POSIX tools and t
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
