@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from geonoise_jax import build, config
+from geonoise_jax.errors import UserError
 from geonoise_jax.exact import FiniteSet, Marginal, QuadratureWarning, reference
 from tests.command_line import Ended, run, snapshot
 

@@ -58,11 +58,11 @@ def only_metrics(folder: Path) -> None:
     shutil.rmtree(folder / "checkpoints")
 
 
-def damaged(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda folder: [None, (folder / name).write_bytes(content)][0]
+def damaged(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
 
 
-FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "checkpoints is a file": (
         lambda folder: as_file(folder, "checkpoints"),
         "/checkpoints': is a file, not a folder",

@@ -75,7 +75,8 @@ def test_a_full_disk_leaves_the_old_file_and_no_draft(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), full)
+    owner: Any = os if call == "fsync" else Path
+    monkeypatch.setattr(owner, call, full)
     with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: cannot be written \(no space left on device\)$"):
         WRITERS[writer](path)
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
