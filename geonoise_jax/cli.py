@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import importlib.metadata
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax import cli_data, imports, runtime
+from geonoise_jax import cli_data, files, imports, runtime, signals
 from geonoise_jax.errors import UserError
+from geonoise_jax.progress import Output
 
-# Exit status of a process that a signal ended, by the shell's convention.
-_SIGNAL_STATUS = {"SIGTERM": 143, "SIGINT": 130}
 _OVERRIDE = "--config."
 _FIGURES = ("excess_risk", "log_density", "guidance", "blind_sampling", "eqm_stop")
 
@@ -22,22 +23,36 @@ _FIGURES = ("excess_risk", "log_density", "guidance", "blind_sampling", "eqm_sto
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit status.
 
-    Bad input, and a file that cannot be read or written, ends with status 2 and one line on standard error; a training
-    run that was stopped by a signal, after saving its state, with the status of that signal.
+    Bad input, a file that cannot be read or written, too little memory and a device that jax does not have end with
+    status 2 and one line on standard error; a signal with its own status, and one line, a training run's after saving
+    its state.
     """
     runtime.configure()
     arguments, overrides = _parse(sys.argv[1:] if argv is None else list(argv))
-    try:
+
+    def run() -> int:
+        for name, value in vars(arguments).items():
+            if isinstance(value, Path):
+                setattr(arguments, name, files.local(value, f"--{name}"))
         with imports.allow(getattr(arguments, "allow_import", False)):
             return arguments.run(arguments, overrides)
-    except (UserError, OSError) as error:
-        print(f"geonoise {arguments.command}: {error}", file=sys.stderr)
-        return 2
+
+    return runtime.status_of(run, f"geonoise {arguments.command}", debug=arguments.debug)
+
+
+class _Version(argparse.Action):
+    """The version, looked up when it is asked for."""
+
+    def __call__(self, root: argparse.ArgumentParser, *_: object) -> None:
+        print(f"geonoise {importlib.metadata.version('geonoise_jax')}")
+        root.exit()
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser of all subcommands."""
     root = argparse.ArgumentParser(prog="geonoise", description="Noise-conditional and noise-blind generative models.")
+    root.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    root.add_argument("--debug", action="store_true", help="print the traceback of an error too; may stand anywhere")
     commands = root.add_subparsers(dest="command", required=True, metavar="demo|train|sample|exact|figure|data")
     _add_demo(commands)
     _add_train(commands)
@@ -50,9 +65,13 @@ def parser() -> argparse.ArgumentParser:
 
 def _parse(words: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
     """Split ``--config.KEY=VALUE`` overrides from the arguments that argparse knows."""
-    known, overrides = [], []
+    known: list[str] = []
+    overrides: list[tuple[str, str]] = []
     rest = iter(words)
     for word in rest:
+        if word == "--debug":
+            known.insert(0, word)
+            continue
         if not word.startswith(_OVERRIDE):
             known.append(word)
             continue
@@ -274,8 +293,8 @@ def _demo(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
             print(demo.run(arguments.out, demo.QUICK if arguments.quick else demo.FULL))
     except demo.InterruptedDemoError as error:
         message, stopped_by = error.args
-        print(message, file=sys.stderr)
-        return _SIGNAL_STATUS[stopped_by]
+        Output().write(f"{message}\n")
+        return signals.status(signal.Signals[stopped_by])
     return 0
 
 
@@ -290,12 +309,16 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> i
     start = workdir.read_config(arguments.workdir) if arguments.config is None else config.load(arguments.config)
     result = build.train(config.override(start, overrides), arguments.workdir)
     if result.stopped_by:
-        print(f"{result.stopped_by}: saved step {result.step}; the same command resumes there", file=sys.stderr)
-        return _SIGNAL_STATUS[result.stopped_by]
-    if result.first == result.step:
-        print(f"already at step {result.step}, nothing to do: {arguments.workdir}")
-    else:
-        print(f"trained to step {result.step}: {arguments.workdir}")
+        Output().write(f"{result.stopped_by}: saved step {result.step}; the same command resumes there\n")
+        return signals.status(signal.Signals[result.stopped_by])
+    done = (
+        f"already at step {result.step}, nothing to do"
+        if result.first == result.step
+        else f"trained to step {result.step}"
+    )
+    # No result: that is in the workdir.
+    Output(sys.stdout).write(f"{done}: {arguments.workdir}\n")
+    runtime.flushed(sys.stdout)
     return 0
 
 
@@ -319,6 +342,8 @@ def _figure(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     if arguments.workdir is not None and arguments.name == "blind_sampling":
         raise UserError("--workdir: is no argument of blind_sampling, which is about exact fields")
     given, known = _options(arguments.option), [field.name for field in dataclasses.fields(study.Options)]
+    if "workdir" in given:
+        raise UserError(f"--option=workdir: give the workdir of {arguments.name} as --workdir")
     inputs = [arguments.workdir] if of_run else []
     if arguments.name == "eqm_stop" and arguments.workdir is not None:
         given["workdir"] = arguments.workdir
@@ -334,13 +359,9 @@ def _figure(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 def _exact(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
     names = ("points", "num", "t", "split", "accuracy", "x64", "seed", "batch_size", "working_memory")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    try:
-        if arguments.selfcheck:
-            return _selfcheck(arguments, given, overrides)
-        _print_exact(arguments, given, overrides)
-    except KeyboardInterrupt:
-        print("SIGINT: stopped; nothing was written", file=sys.stderr)
-        return _SIGNAL_STATUS["SIGINT"]
+    if arguments.selfcheck:
+        return _selfcheck(arguments, given, overrides)
+    _print_exact(arguments, given, overrides)
     return 0
 
 
@@ -368,7 +389,3 @@ def _selfcheck(arguments: argparse.Namespace, given: dict[str, Any], overrides: 
     passed, text = selfcheck(arguments.accuracy)
     print(text)
     return 0 if passed else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

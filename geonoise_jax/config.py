@@ -11,6 +11,7 @@ import copy
 import difflib
 import inspect
 import json
+import logging
 import runpy
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,9 +22,14 @@ from ml_collections import ConfigDict as ConfigDict
 from geonoise_jax import imports
 from geonoise_jax.errors import UserError, nearest
 
+# Levels of a config.json; far fewer are ever needed, and Python's stack holds far more.
+_DEPTH = 32
+_LOG = logging.getLogger(__name__)
 _FREE = "kwargs"
-# What the absence of a key means in the config.json of a version that did not have it.
+# What the absence of a key means in the config.json of a version that did not have it, where it is not today's default.
 _ABSENT: dict[str, Any] = {"matmul_precision": "default", "data.range": ()}
+# What no default may stand for: it says which model it is, and every version stored it.
+_ESSENTIAL = ("data", "schedule", "target", "time_law", "loss_weight", "model")
 # What is not set in the section of sampling: a time, the number of steps, the grid.
 UNSET_TIME = -1.0
 UNSET_STEPS = -1
@@ -240,7 +246,8 @@ def dumps(config: ConfigDict) -> str:
 def loads(text: str) -> ConfigDict:
     """Return a locked config from :func:`dumps`, of this version or an older one.
 
-    Keys that older versions stored although they had no effect have their defaults.
+    Keys that older versions did not have are taken to have their defaults, which is logged, and so are those that they
+    stored although they had no effect.
 
     Raises:
         ValueError: if the text is no JSON object, has keys this version does not know or lacks some that every version
@@ -248,13 +255,20 @@ def loads(text: str) -> ConfigDict:
     """
     try:
         stored = json.loads(text)
+        if not isinstance(stored, dict):
+            raise UserError("config.json: must hold a JSON object")
+        if _deeper(stored, _DEPTH):
+            raise UserError("config.json: nested too deep")
+        added = _add_absent(stored, base_config().to_dict())
+        _check_like(stored, base_config().to_dict())
+        config = _drop_unused(ConfigDict(stored).lock())
     except json.JSONDecodeError as error:
         raise UserError(f"config.json: not valid JSON ({error})") from error
-    if not isinstance(stored, dict):
-        raise UserError("config.json: must hold a JSON object")
-    _add_absent(stored)
-    _check_like(stored, base_config().to_dict())
-    return _drop_unused(ConfigDict(stored).lock())
+    except RecursionError as error:
+        raise UserError("config.json: nested too deep") from error
+    if added:
+        _LOG.warning("config.json: of another version, without %s: taken to be the default", ", ".join(added))
+    return config
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
@@ -273,14 +287,22 @@ def keys(config: ConfigDict) -> list[str]:
     return [key for key, _ in _leaves(config.to_dict()) if f".{_FREE}." not in f".{key}."]
 
 
-def _add_absent(stored: dict[str, Any]) -> None:
-    for key, value in _ABSENT.items():
-        *parents, leaf = key.split(".")
-        node: Any = stored
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
-        if isinstance(node, dict):
-            node.setdefault(leaf, value)
+def _deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_deeper(each, levels - 1) for each in inner)
+
+
+def _add_absent(stored: dict[str, Any], default: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Add in place what is absent, but for parts of a spec, and return what of it was given today's default."""
+    added = []
+    for key, value in default.items():
+        path = f"{prefix}{key}"
+        if key not in stored and path not in _ESSENTIAL and key not in ("name", _FREE):
+            stored[key] = _ABSENT.get(path, value)
+            added += [] if path in _ABSENT else [path]
+        elif isinstance(value, Mapping) and isinstance(stored.get(key), dict) and key != _FREE:
+            added += _add_absent(stored[key], value, f"{path}.")
+    return added
 
 
 def _drop_unused(config: ConfigDict) -> ConfigDict:
@@ -329,7 +351,7 @@ def _split(text: str) -> tuple[str, str]:
 def _find(path: str) -> Path:
     here = Path(__file__).resolve().parent
     # Installed wheels carry the configs inside the package; a source tree has them beside it.
-    for candidate in (Path(path), here / path, here.parent / path):
+    for candidate in (Path(path).expanduser(), here / path, here.parent / path):
         if candidate.is_file():
             return candidate
     shipped = sorted(file.name for root in (here, here.parent) for file in (root / "configs").glob("*.py"))

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from geonoise_jax import build, config
+from geonoise_jax import build, config, files
 from geonoise_jax.evaluation.floors import DRAWS, Distance, Measure, floor, over_draws, reference_spread, with_spread
 from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
 from geonoise_jax.evaluation.restore import restore
@@ -120,7 +120,7 @@ def run(out: Path, budget: Budget = FULL, models: Sequence[str] = FOUR) -> str:
     pictures.save(demo_report.side_by_side(outcomes, held_out), out / "samples.png")
     seconds = time.perf_counter() - began
     page = demo_report.page(outcomes, baselines, held_out, steps=budget.train_steps, seconds=seconds)
-    (out / "report.html").write_text(page, encoding="utf-8")
+    files.write_text(out / "report.html", page)
     table = demo_report.table(outcomes, baselines)
     return f"{table}\n\n{out / 'samples.png'}\n{out / 'report.html'}\ntotal time {duration(seconds)}"
 

@@ -1,13 +1,65 @@
-"""Progress of long work on the terminal: done, rate, time left."""
+"""What long work says meanwhile: a stream that never fails, and progress with rate and time left."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import sys
 import time
 from typing import TextIO
 
 _TERMINAL_INTERVAL = 0.5
 _FILE_INTERVAL = 15.0
+
+
+class Output:
+    """A text stream that never fails: it is mute once it cannot be written to, as when its reader or terminal is gone.
+
+    What is said on it is worth less than the work that says it.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Write to a stream; standard error by default, where there is one."""
+        # Python has none where the process was started without.
+        self._stream: TextIO | None = sys.stderr if stream is None else stream
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it is a terminal."""
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:
+            return False
+
+    def write(self, text: str) -> None:
+        """Write and flush, or not."""
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BlockingIOError:
+            pass
+        except RuntimeError:
+            # A signal's handler speaks while the thread that it came in is writing.
+            with contextlib.suppress(OSError, ValueError):
+                os.write(self._stream.fileno(), text.encode(errors="replace"))
+        except (OSError, ValueError):
+            self._stream = None
+
+
+class LogHandler(logging.Handler):
+    """Log records on an :class:`Output`."""
+
+    def __init__(self, output: Output) -> None:
+        """Write to it."""
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self._output.write(self.format(record) + "\n")
 
 
 class Progress:
@@ -37,8 +89,8 @@ class Progress:
             stream: where to write; standard error by default.
         """
         self._label, self._total, self._unit, self._also = label, total, unit, also
-        self._stream = sys.stderr if stream is None else stream
-        self._terminal = self._stream.isatty()
+        self._output = Output(stream)
+        self._terminal = self._output.terminal
         self._first: tuple[float, int] | None = None
         self._done = start
         self._shown = -float("inf")
@@ -66,8 +118,7 @@ class Progress:
     def close(self) -> None:
         """End a line that is still open on the terminal."""
         if self._open:
-            self._stream.write("\n")
-            self._stream.flush()
+            self._output.write("\n")
             self._open = False
 
     def _write(self, detail: str) -> None:
@@ -80,8 +131,7 @@ class Progress:
                 more = f", {rate * self._also[0]:.3g} {self._also[1]}/s"
             line += f"  {rate:.3g} {self._unit}/s{more}  ETA {duration(left)}"
         line = f"{line}  {detail}".rstrip()
-        self._stream.write(f"\r\x1b[2K{line}" if self._terminal else f"{line}\n")
-        self._stream.flush()
+        self._output.write(f"\r\x1b[2K{line}" if self._terminal else f"{line}\n")
         self._open = self._terminal
 
 

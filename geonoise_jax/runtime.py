@@ -1,13 +1,22 @@
-"""Process-wide settings that must be made before jax starts."""
+"""What the command line does to its process: settings that jax reads, standard streams, errors and signals."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import logging
 import os
+import signal
 import sys
+import traceback
+from collections.abc import Callable
+from typing import TextIO
 
 from absl import logging as absl_logging
+
+from geonoise_jax import signals
+from geonoise_jax.errors import UserError
+from geonoise_jax.progress import LogHandler, Output
 
 # jaxlib 0.10 sends CPU convolutions to a library that uses little more than one core; this flag restores the
 # multi-threaded ones (forward convolutions about twice as fast). Other versions do not know it and would abort.
@@ -22,15 +31,119 @@ def configure() -> None:
     """
     # Orbax narrates every file it touches there; what matters of it reaches this package as exceptions.
     absl_logging.set_verbosity(absl_logging.ERROR)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("geonoise_jax")
-    logger.handlers[:] = [handler]
+    logger.handlers[:] = [LogHandler(Output())]
     logger.setLevel(logging.INFO)
     logger.propagate = False
     flags = os.environ.get("XLA_FLAGS", "")
     if _jaxlib_version() in _VERSIONS_WITH_FLAG and "ynn_fusion_type" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_CPU_CONVOLUTIONS}".strip()
+
+
+def open_streams() -> None:
+    """Give the standard streams that the process was started without somewhere to go.
+
+    The next file that is opened would take the number of one, and with it what libraries write to that number.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def flushed(stream: TextIO | None) -> OSError | None:
+    """Flush a standard stream; of one that cannot be written, drop what it holds and return why.
+
+    The interpreter flushes again when it ends, and changes the exit status where that fails.
+    """
+    if stream is None:
+        return None
+    try:
+        stream.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+        return error
+    return None
+
+
+def status_of(run: Callable[[], int], name: str, *, debug: bool = False) -> int:
+    """Run a command and return its exit status, saying in one line on standard error what ended it early.
+
+    Args:
+        run: the command; returns its status.
+        name: of the command, with which the line begins.
+        debug: give the traceback too of what has one line.
+    """
+    with signals.stopping() as came:
+        try:
+            status = _run(run, name, debug)
+        except KeyboardInterrupt as stop:
+            came.append(getattr(stop, "number", signal.SIGINT))
+        except Exception:
+            # What a signal raises inside of another library may come out of it as an error of its own.
+            if not came:
+                raise
+    if came:
+        _say(name, f"stopped by {came[0].name}")
+        return signals.status(came[0])
+    return status
+
+
+def _run(run: Callable[[], int], name: str, debug: bool) -> int:
+    try:
+        status = run()
+        if error := flushed(sys.stdout):
+            raise error
+        return status
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        return 0
+    except Exception as error:
+        message = explained(error)
+        if message is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        _say(name, message)
+        return 2
+
+
+def _say(name: str, message: str) -> None:
+    Output().write(f"{name}: {' '.join(message.splitlines())}\n")
+
+
+def explained(error: Exception) -> str | None:
+    """Return the line that an error means for the user, or None if it is a fault of the program."""
+    text = str(error)
+    if isinstance(error, (UserError, OSError)):
+        return text
+    line = text.partition("\n")[0]
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return (
+            f"out of memory ({line or 'MemoryError'}); make sizes smaller, such as a batch size, --num or the network"
+        )
+    if isinstance(error, OverflowError):
+        return f"a number is too large ({line})"
+    asked = os.environ.get("JAX_PLATFORMS")
+    if asked and isinstance(error, (RuntimeError, AssertionError)) and _no_backend():
+        return f"JAX_PLATFORMS = {asked!r}: jax cannot use that here; unset it, or set it to cpu"
+    return None
+
+
+def _no_backend() -> bool:
+    """Whether jax finds no device of the kind that is asked for, which it says in several ways."""
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        return True
+    return False
 
 
 def _jaxlib_version() -> str:

@@ -10,7 +10,7 @@ Usage: bash launch/local.sh [COMMAND [ARGUMENT ...]]
   (no argument)       the same as `geonoise demo`
   test [ARGUMENT ...] the test suite: pytest, in the repository root
   demo | train | sample | exact | figure [ARGUMENT ...]
-                      geonoise with that subcommand
+                      geonoise with that subcommand, and with --version or --debug before one
   COMMAND ...         any other command; it runs in your own directory
 
 The first call installs geonoise_jax and a jax that suits this machine (about a minute); later calls only check.
@@ -345,7 +345,7 @@ run_command() {
       if [[ $# -eq 0 ]]; then set -- -n 2 --dist loadfile; fi
       exec python -m pytest "$@"
       ;;
-    demo | train | sample | exact | evaluate | figure | data) exec geonoise "$@" ;;
+    --version | --debug | demo | train | sample | exact | figure) exec geonoise "$@" ;;
     *) exec -- "$@" ;;
   esac
 }

@@ -31,34 +31,31 @@ ROOMS: dict[str, set[str]] = {
     "imports": set(),
     "config": {"imports"},
     "progress": set(),
-    "runtime": set(),
+    "files": set(),
+    "signals": set(),
+    "runtime": {"progress", "signals"},
     "systems": {"config"},
     "exact": {"process"},
     # An exact field is whatever has the methods of exact.marginal.Marginal.
     "fields": {"process"},
     "sampling": {"process", "exact", "fields"},
-    "figures": {"exact", "progress"},
+    "figures": {"exact", "files", "progress"},
     # Of the configs, the workdir alone: it stores them.
-    "training": {"config", "data", "fields", "figures", "imports", "process", "progress", "sampling"},
+    "training": {
+        *("config", "data", "fields", "figures", "files", "imports", "process", "progress", "sampling", "signals"),
+    },
     "build": {"config", "data", "exact", "fields", "imports", "nets", "process", "sampling", "training"},
     "evaluation": {
-        *("build", "config", "data", "exact", "fields", "figures", "imports", "process", "progress", "sampling"),
-        "training",
+        *("build", "config", "data", "exact", "fields", "figures", "files", "imports", "process", "progress"),
+        *("sampling", "training"),
     },
-    "demo": {"build", "config", "evaluation", "figures", "process", "progress", "sampling", "training"},
+    "demo": {"build", "config", "evaluation", "figures", "files", "process", "progress", "sampling", "training"},
     "cli_data": {"config", "evaluation"},
     "cli": {
-        "build",
-        "cli_data",
-        "config",
-        "demo",
-        "evaluation",
-        "imports",
-        "progress",
-        "runtime",
-        "systems",
-        "training",
+        *("build", "cli_data", "config", "demo", "evaluation", "files", "imports", "progress", "runtime", "signals"),
+        *("systems", "training"),
     },
+    "__main__": {"cli", "files", "runtime", "signals"},
 }
 # What is imported for its types alone, and never when the program runs.
 TYPES_ONLY: dict[str, set[str]] = {"figures": {"demo", "evaluation"}}
@@ -73,7 +70,8 @@ LIBRARIES: dict[str, set[str]] = {
     "orbax": {"training"},
     "clu": {"training"},
     "matplotlib": {"figures"},
-    "PIL": {"data", "figures"},
+    "PIL": {"data", "figures", "files"},
+    "filelock": {"files"},
 }
 CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "figures", "demo", "cli"}
 

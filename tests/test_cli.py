@@ -42,7 +42,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, overrides: list[str]) -> P
 
 
 def test_training_leaves_a_complete_workdir(workdir: Path) -> None:
-    assert {"config.json", "data.json", "metrics.jsonl", "parameters.txt", "checkpoints"} == {
+    assert {"config.json", "data.json", "metrics.jsonl", "parameters.txt", "checkpoints", ".writer.lock"} == {
         path.name for path in workdir.iterdir() if path.name != "samples"
     }
     assert {path.name for path in (workdir / "checkpoints").iterdir()} >= {"3", "6"}
@@ -175,7 +175,7 @@ def test_a_workdir_that_cannot_be_made_is_named(tmp_path: Path, overrides: list[
     (tmp_path / "file").write_text("precious")
     ended = run("train", CONFIG, f"--workdir={tmp_path / 'file'}", *overrides)
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err == f"geonoise train: [Errno 17] File exists: '{tmp_path / 'file'}'\n"
+    assert ended.err == f"geonoise train: workdir = '{tmp_path / 'file'}': is a file, not a folder\n"
     assert (tmp_path / "file").read_text() == "precious"
 
 
@@ -232,7 +232,7 @@ def test_help(command: list[str]) -> None:
 
 def test_help_of_the_module_as_a_program() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "geonoise_jax.cli", "sample", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "geonoise_jax", "sample", "--help"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("usage: geonoise sample [-h] --workdir WORKDIR")
     assert parser().prog == "geonoise"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import shutil
 from pathlib import Path
 from typing import Any
@@ -173,7 +175,9 @@ def _stored(change: Any, choice: ConfigDict | None = None) -> str:
 BAD_FILES = [
     ("{", "config.json: not valid JSON"),
     ("[]", "config.json: must hold a JSON object"),
-    (_stored(lambda tree: tree.pop("seed")), "config.json: key 'seed' is missing"),
+    (_stored(lambda tree: tree.pop("schedule")), "config.json: key 'schedule' is missing"),
+    ("[" * 100_000, "config.json: nested too deep"),
+    (_stored(lambda tree: tree.update(ema=json.loads('{"a":' * 40 + "1" + "}" * 40))), "config.json: nested too deep"),
     (_stored(lambda tree: tree.update(sede=1)), "config.json: key 'sede' is unknown; did you mean seed"),
     (_stored(lambda tree: tree["ema"].pop("kwargs")), "config.json: key 'ema.kwargs' is missing"),
     (_stored(lambda tree: tree["model"].update(blnd=True)), "key 'model.blnd' is unknown; did you mean model.blind"),
@@ -194,6 +198,21 @@ def test_bad_stored_config_is_refused(text: str, message: str) -> None:
 def test_numbers_written_by_other_programs_are_read() -> None:
     text = _stored(lambda tree: tree["optimizer"].update(clip_norm=1))
     assert config.differences(config.loads(text), config.load("configs/digits.py")) == {}
+
+
+def test_any_key_but_an_essential_one_may_be_newer_than_a_stored_config(caplog: pytest.LogCaptureFixture) -> None:
+    default = config.load("configs/digits.py")
+    groups = [key for key in default if isinstance(default[key], ConfigDict) and key not in config._ESSENTIAL]
+    assert len(groups) >= 5
+    for key in ["seed", *groups, "checkpoint.keep", "data.flip", "sampling.guidance.scale", "model.output"]:
+        *parents, leaf = key.split(".")
+
+        def older(tree: Any, parents: list[str] = parents, leaf: str = leaf) -> None:
+            functools.reduce(operator.getitem, parents, tree).pop(leaf)
+
+        stored = config.loads(_stored(older, config.base_config()))
+        assert config.differences(stored, config.base_config()) == {}
+        assert f"config.json: of another version, without {key}: taken to be the default" in caplog.text
 
 
 def test_a_stored_config_without_newer_keys_means_what_it_meant() -> None:

@@ -204,7 +204,7 @@ def test_an_interrupt_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     monkeypatch.setattr(Marginal, "analyse", interrupt)
     ended = run("exact", CIRCLES, "--num=4", f"--out={tmp_path / 'a'}")
-    assert ended == (130, "", "SIGINT: stopped; nothing was written\n")
+    assert ended == (130, "", "geonoise exact: stopped by SIGINT\n")
     assert drafts
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
     assert snapshot(tmp_path)[str(tmp_path / "a.npz")] == before

@@ -18,7 +18,7 @@ from geonoise_jax import build, config
 from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data.pipeline import Pipeline
-from geonoise_jax.training import interrupt
+from geonoise_jax.signals import StopRequest
 from geonoise_jax.training import train as training
 from geonoise_jax.training.workdir import OfConfig, claim, facts_of
 from tests.training_runs import assert_same_run, circles, final_state, metrics_of
@@ -171,7 +171,7 @@ def test_other_data_are_refused(data_dir: Path, tmp_path: Path) -> None:
 
 
 def test_second_signal_ends_at_once() -> None:
-    with interrupt.StopRequest() as stop:
+    with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.received is signal.SIGTERM
         with pytest.raises(KeyboardInterrupt, match="second SIGINT"):

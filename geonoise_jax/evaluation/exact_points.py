@@ -22,7 +22,7 @@ from geonoise_jax.evaluation import exact_summary
 from geonoise_jax.evaluation.point_files import PointFile, as_events, read_points, space_of
 from geonoise_jax.exact import Distribution, FiniteSet, Marginal, QuadratureWarning
 from geonoise_jax.exact.results import Analysis
-from geonoise_jax.figures.outputs import replacing
+from geonoise_jax.files import replacing, save_arrays
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.progress import Progress
@@ -108,7 +108,7 @@ def evaluate(config: ConfigDict, out: Path, options: Options) -> str:
             arrays = _known(queries) | _in_batches(marginal, queries, _batch_size(law, queries, options))
             accuracy = marginal.accuracy_in(queries.u.dtype)
             origin: dict[str, Any] = {"config": configs.dumps(config), "split": options.split or ""}
-            np.savez_compressed(file, **arrays, **origin, accuracy=accuracy)
+            save_arrays(file, {**arrays, **origin, "accuracy": accuracy})
         return exact_summary.table(arrays, accuracy, marginal.mean_gain_problem())
 
 

@@ -14,9 +14,9 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from geonoise_jax import files
 from geonoise_jax.errors import UserError
 from geonoise_jax.figures import style
-from geonoise_jax.figures.outputs import replacing
 
 _MIN_TILE = 64
 _BORDER = 2
@@ -139,8 +139,7 @@ def sample_picture(
 
 def save(picture: Image.Image, path: Path) -> None:
     """Write a PNG, making its folder; the file appears whole or not at all."""
-    with replacing(path) as file:
-        picture.save(file, format="PNG")
+    files.write_picture(path, picture)
 
 
 def write_each(out: Path, pixels: UInt8[np.ndarray, "n h w c"], *, png: bool, npy: bool) -> list[Path]:
@@ -168,7 +167,7 @@ def write_each(out: Path, pixels: UInt8[np.ndarray, "n h w c"], *, png: bool, np
         written.append(out)
     if npy:
         path = out.with_name(out.name + ".npy")
-        with replacing(path) as file:
+        with files.replacing(path) as file:
             np.save(file, pixels)
         written.append(path)
     return written

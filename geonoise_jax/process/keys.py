@@ -11,11 +11,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, UInt32
 
+from geonoise_jax.errors import UserError
+
 _KIND = "threefry2x32"
+_SEEDS = 2**32
 
 
 def root_key(seed: int) -> Key[Array, ""]:
-    """Return the threefry key of a seed, also where jax's default is another kind of key."""
+    """Return the threefry key of a seed, also where jax's default is another kind of key.
+
+    Raises:
+        UserError: unless the seed is in 0..2^32 - 1: jax takes others modulo 2^32, unless it computes in 64 bits.
+    """
+    if not 0 <= seed < _SEEDS:
+        raise UserError(f"seed = {seed}: must be in 0..{_SEEDS - 1}")
     return jax.random.key(seed, impl=_KIND)
 
 

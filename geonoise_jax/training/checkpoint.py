@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import os
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -23,15 +24,27 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
+from geonoise_jax import files
 from geonoise_jax.errors import UserError
 from geonoise_jax.training.fingerprint import fingerprint
 from geonoise_jax.training.state import TrainState, types
 
 _LOG = logging.getLogger(__name__)
+# The most of an error of another library that is quoted.
+_REASON = 200
+_CHUNK = 1 << 20
 
 
 class DamagedCheckpointError(UserError):
-    """No checkpoint of a workdir can be read."""
+    """The contents of a checkpoint, or of every checkpoint of a workdir, are not what was saved."""
+
+
+class UnreadableCheckpointError(UserError):
+    """A checkpoint may be sound, but the system does not let it be read, as while its file server is away."""
+
+
+class UnsavedError(UserError):
+    """A checkpoint could not be saved."""
 
 
 class OtherTypesError(UserError):
@@ -54,7 +67,7 @@ class Checkpoints:
         """
         if keep < 1:
             raise UserError(f"checkpoint.keep = {keep}: must be at least 1")
-        self._workdir = workdir.resolve()
+        self._workdir = files.local(workdir, "workdir").resolve()
         self._keep = keep
         self._read_only = read_only
         self._manager = self._open()
@@ -65,32 +78,50 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState) -> None:
-        """Save the state under its step; does nothing if that step is saved already."""
+        """Save the state under its step; does nothing if that step is saved already.
+
+        Raises:
+            UnsavedError: if it was not saved, or one before it whose saving went on meanwhile.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         train, ema = _split(state)
         arrays = types(state)
         meta = {"train": fingerprint(train), "ema": fingerprint(ema), "types": arrays, "types_sum": _text_sum(arrays)}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                train=ocp.args.StandardSave(train), ema=ocp.args.StandardSave(ema), meta=ocp.args.JsonSave(meta)
-            ),
+        items = ocp.args.Composite(
+            train=ocp.args.StandardSave(train), ema=ocp.args.StandardSave(ema), meta=ocp.args.JsonSave(meta)
         )
+        with self._saving(step):
+            if not self._manager.save(step, args=items):
+                raise UnsavedError(self._unsaved(step, f"there are checkpoints of later steps, {self.steps}"))
+
+    def wait(self) -> None:
+        """Wait for saves in progress.
+
+        Raises:
+            UnsavedError: if one failed.
+        """
+        with self._saving(None):
+            self._manager.wait_until_finished()
 
     def restore(self, abstract: TrainState) -> TrainState | None:
         """Return the latest sound state, or None if nothing was ever saved.
 
-        Damaged checkpoints are said so, moved to ``workdir/damaged_checkpoints`` and passed over.
+        Damaged checkpoints are said so, moved to ``workdir/damaged_checkpoints`` and passed over. Any other error moves
+        nothing.
 
         Args:
             abstract: shapes, dtypes and shardings (``ShapeDtypeStruct``) that the state is restored into.
 
         Raises:
             DamagedCheckpointError: if there are checkpoints and none is sound.
-            OtherTypesError: if the latest sound one holds other dtypes or shapes.
+            OtherTypesError: if the latest sound one holds other arrays, dtypes or shapes.
+            UnreadableCheckpointError: if the latest that is not damaged cannot be read.
+            UserError: if there is no room for another checkpoint.
         """
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
+        files.usable_folder(self._workdir / "checkpoints", "workdir", room=size)
         train, ema = _split(abstract)
         found = self._latest_sound({"train": train, "ema": ema}, types(abstract), set_aside=True)
         return None if found is None else _join(abstract, found[1]["train"], found[1]["ema"])
@@ -105,11 +136,14 @@ class Checkpoints:
         Raises:
             ValueError: if nothing was saved yet, or not at this step.
             DamagedCheckpointError: if the checkpoint of this step, or every checkpoint, is damaged.
-            OtherTypesError: if the checkpoint holds other dtypes or shapes.
+            OtherTypesError: if the checkpoint holds other arrays, dtypes or shapes.
+            UnreadableCheckpointError: if the checkpoint cannot be read.
         """
         wanted = types({"ema_params": abstract})
         if step is not None:
-            return step, self._read_step(step, {"ema": abstract}, wanted)["ema"]
+            if step not in self.steps:
+                raise UserError(f"workdir = {str(self._workdir)!r}: no checkpoint of step {step}, but of {self.steps}")
+            return step, self._read(step, {"ema": abstract}, wanted)["ema"]
         found = self._latest_sound({"ema": abstract}, wanted, set_aside=False)
         if found is None:
             raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
@@ -163,11 +197,8 @@ class Checkpoints:
         for step in reversed(steps):
             try:
                 found = step, self._read(step, abstract, wanted)
-            except OtherTypesError:
-                raise
-            # Orbax raises whatever its file layers raise; any failure to read means the same here.
-            except Exception as error:
-                _LOG.warning("checkpoint %d is damaged (%s): falling back to an older one", step, _reason(error))
+            except DamagedCheckpointError as error:
+                _LOG.warning("%s: falling back to an older one", error)
                 damaged.append(step)
                 continue
             if set_aside and damaged:
@@ -183,19 +214,44 @@ class Checkpoints:
     def _read_step(self, step: int, abstract: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
         """Read one checkpoint that must be there and sound."""
         self._require(step)
+        return self._read(step, abstract, wanted)
+
+    def _read(self, step: int, abstract: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
+        """Read one checkpoint, telling damage from what only keeps it from being read.
+
+        Orbax raises whatever its file layers raise. Damaged is what fails again although every byte of it can be read.
+        """
         try:
-            return self._read(step, abstract, wanted)
-        except OtherTypesError:
+            return self._load(step, abstract, wanted)
+        except (OtherTypesError, MemoryError):
             raise
         except Exception as error:
-            where = f"workdir = {str(self._workdir)!r}"
-            raise DamagedCheckpointError(f"{where}: checkpoint {step} is damaged ({_reason(error)})") from error
+            self._check_readable(step, error)
+        try:
+            return self._load(step, abstract, wanted)
+        except (OtherTypesError, MemoryError):
+            raise
+        except Exception as error:
+            self._check_readable(step, error)
+            raise DamagedCheckpointError(f"{self._named(step)} is damaged ({_reason(error)})") from error
 
     def _require(self, step: int) -> None:
         if step not in self.steps:
             raise UserError(f"workdir = {str(self._workdir)!r}: no checkpoint of step {step}, but of {self.steps}")
 
-    def _read(self, step: int, abstract: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
+    def _check_readable(self, step: int, error: Exception) -> None:
+        """Raise where a failure to read is none of the checkpoint's."""
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise error
+        if unreadable := _unreadable(self._workdir / "checkpoints" / str(step)):
+            raise UnreadableCheckpointError(
+                f"{self._named(step)} cannot be read now ({unreadable}); nothing was changed; call again when it can"
+            ) from error
+
+    def _named(self, step: int) -> str:
+        return f"workdir = {str(self._workdir)!r}: checkpoint {step}"
+
+    def _load(self, step: int, abstract: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
         meta = self._read_meta(step)
         self._check_types(step, meta, wanted)
         items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
@@ -212,12 +268,15 @@ class Checkpoints:
         found = meta["types"]
         if _text_sum(found) != meta["types_sum"]:
             raise UserError("the checksum of the arrays' types does not match them")
-        others = [name for name in wanted if found.get(name) != wanted[name]]
+        trees = {name.partition("/")[0] for name in wanted}
+        held = {name: kind for name, kind in found.items() if name.partition("/")[0] in trees}
+        others = [name for name in (*wanted, *held) if held.get(name) != wanted.get(name)]
         if others:
             name = others[0]
             raise OtherTypesError(
-                f"workdir = {str(self._workdir)!r}: checkpoint {step} holds {name} as {found.get(name, 'nothing')}, "
-                f"which must be {wanted[name]} here ({len(others)} of {len(wanted)} arrays differ); {_way_out(found)}"
+                f"{self._named(step)} holds {name} as {held.get(name, 'nothing')}, "
+                f"which must be {wanted.get(name, 'absent')} here ({len(set(others))} of {len(wanted)} arrays differ); "
+                f"{_way_out(found)}"
             )
 
     def _stored(self, step: int) -> dict[str, Any]:
@@ -243,6 +302,21 @@ class Checkpoints:
 
     def _read_meta(self, step: int) -> dict[str, Any]:
         return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+
+    @contextlib.contextmanager
+    def _saving(self, step: int | None) -> Iterator[None]:
+        """Say of a failed save what it means."""
+        try:
+            yield
+        except (UnsavedError, MemoryError):
+            raise
+        # Tensorstore raises ValueErrors for what the system refuses.
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UnsavedError(self._unsaved(step, _reason(error))) from error
+
+    def _unsaved(self, step: int | None, reason: str) -> str:
+        which = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+        return f"workdir = {str(self._workdir)!r}: {which} was not saved ({reason}); earlier ones are kept"
 
     def _set_aside(self, steps: list[int]) -> None:
         """Move damaged checkpoints away, so that their steps can be saved again; the manager rereads the folder."""
@@ -294,7 +368,27 @@ def _text_sum(value: dict[str, str]) -> int:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return line if len(line) <= _REASON else line[: _REASON - 3] + "..."
+
+
+def _unreadable(folder: Path) -> str:
+    """Return why a file below a folder cannot be read, or nothing if all can; one that is missing is damage."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    try:
+        for root, _, names in os.walk(folder, onerror=refuse):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError), (Path(root) / name).open("rb") as file:
+                    while file.read(_CHUNK):
+                        pass
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return f"{error.strerror}: {error.filename}"
+    return ""
 
 
 def _split(state: TrainState) -> tuple[dict[str, Any], Any]:

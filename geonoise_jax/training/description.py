@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geonoise_jax import files
 from geonoise_jax.errors import UserError
 from geonoise_jax.training.run import Run, Sampling
 
@@ -46,9 +46,7 @@ class Description:
 
     def write(self, folder: Path) -> None:
         """Store the description."""
-        draft = folder / f"{NAME}.tmp"
-        draft.write_text(json.dumps(self._described(), indent=2) + "\n")
-        draft.replace(folder / NAME)
+        files.write_json(folder / NAME, self._described())
 
     def _described(self) -> dict[str, Any]:
         run = self.run
@@ -77,10 +75,7 @@ def read(folder: Path) -> dict[str, Any]:
         ValueError: if it is damaged.
     """
     path = folder / NAME
-    try:
-        stored = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); restore it from a backup") from error
+    stored = files.read_json(path)
     if not isinstance(stored, dict):
         raise UserError(f"{path}: must hold a JSON object; restore it from a backup")
     return stored

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from geonoise_jax import files
+from geonoise_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,21 +33,19 @@ class MetricsLog:
         """Drop lines of later steps, and one torn by a crash: a resumed run writes them again.
 
         The file is replaced in one move, so that a crash here loses nothing either.
+
+        Raises:
+            UserError: if the file is damaged otherwise.
         """
         if not self.path.exists():
             return
-        kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-        self.seconds = json.loads(kept[-1])["seconds"] if kept else 0.0
-        draft = self.path.with_suffix(".tmp")
-        draft.write_text("".join(f"{line}\n" for line in kept))
-        draft.replace(self.path)
+        kept = [line for line in _lines(self.path, torn=True) if line["step"] <= step]
+        self.seconds = float(kept[-1].get("seconds", 0.0)) if kept else 0.0
+        files.write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in kept))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append the metrics of a step and flush them to the disk."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        files.append_line(self.path, json.dumps({"step": step, **values}))
         if self._board is not None:
             self._board.write_scalars(step, values)
 
@@ -56,15 +56,20 @@ class MetricsLog:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a ``metrics.jsonl`` as dictionaries, in order."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """Return the lines of a ``metrics.jsonl`` as dictionaries, in order.
+
+    Raises:
+        UserError: if it cannot be read, or a line is damaged.
+    """
+    return _lines(path)
 
 
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+def _lines(path: Path, *, torn: bool = False) -> list[dict[str, Any]]:
+    lines = files.read_json_lines(path, torn=torn)
+    for number, line in enumerate(lines, start=1):
+        if not all(isinstance(line.get(name, 0), (int, float)) for name in ("step", "seconds")) or "step" not in line:
+            raise UserError(f"{path}: line {number}: is damaged: must have a step, a number")
+    return lines
 
 
 def _tensorboard(workdir: Path) -> Any:

@@ -17,15 +17,16 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
+from geonoise_jax import files
 from geonoise_jax.errors import UserError
 from geonoise_jax.figures import pictures
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import check, class_turns, generate
+from geonoise_jax.signals import StopRequest
 from geonoise_jax.training import metrics, sharding, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
 from geonoise_jax.training.description import Description
-from geonoise_jax.training.interrupt import StopRequest
 from geonoise_jax.training.metrics import MetricsLog
 from geonoise_jax.training.run import Budget, Run, Sampling, check_network
 from geonoise_jax.training.state import TrainState, init_key, init_state
@@ -88,25 +89,24 @@ def train(run: Run, folder: str | Path, *, devices: list[jax.Device] | None = No
         ValueError: on a run that cannot be built or a workdir of another one.
         DivergedError: if a step was not finite; the step is named, and the checkpoints are from before it.
     """
-    folder = Path(folder)
     if not isinstance(run, Run):
         raise UserError(f"run is a {type(run).__name__}: must be a Run; build.train takes a config")
+    folder = workdir.usable(folder)
     record = run.record or Description(run)
     record.compare(folder)
     done = finished(folder, run.budget, run.sampling)
     if done is not None:
         return done
     setup = prepare(run, folder, devices)
-    workdir.claim(folder, record, workdir.facts_of(run.data))
-    checkpoints = Checkpoints(folder, keep=run.budget.keep)
-    log = MetricsLog(folder)
-    try:
+    facts = workdir.facts_of(run.data)
+    workdir.check_data(folder, facts)
+    with workdir.held(folder), contextlib.ExitStack() as stack:
+        workdir.claim(folder, record, facts)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, keep=run.budget.keep)))
+        log = stack.enter_context(contextlib.closing(MetricsLog(folder)))
         state = initial_state(setup, checkpoints)
         log.rewind(int(state.step))
         return _Loop(setup, checkpoints, log).run(state)
-    finally:
-        log.close()
-        checkpoints.close()
 
 
 def finished(folder: Path, budget: Budget, sampling: Sampling) -> Result | None:
@@ -192,7 +192,7 @@ def initial_state(setup: Setup, checkpoints: Checkpoints) -> TrainState:
         return restored
     state = setup.init()
     overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
-    (setup.folder / "parameters.txt").write_text(overview + "\n")
+    files.write_text(setup.folder / "parameters.txt", overview + "\n")
     return state
 
 
@@ -212,10 +212,10 @@ class _Loop:
         step, previous = first, None
         self._make_up(first, state)
         self._began = time.perf_counter() - self._log.seconds
-        with StopRequest() as stop, contextlib.closing(self._progress):
+        with StopRequest(lambda: f"finishing step {step}, then saving") as stop, contextlib.closing(self._progress):
             while step < last and stop.received is None:
-                state, report = self._setup.step(state, self._setup.batch(step), self._setup.resident)
                 step += 1
+                state, report = self._setup.step(state, self._setup.batch(step - 1), self._setup.resident)
                 # The report of the step before is fetched while this one runs.
                 self._examine(previous)
                 previous = (step, report)
@@ -225,6 +225,7 @@ class _Loop:
                     self._pause(step, state)
             self._examine(previous)
             self._checkpoints.save(state)
+            self._checkpoints.wait()
         return Result(step, stop.received.name if stop.received else None, time.perf_counter() - self._began, first)
 
     def _pauses(self, step: int) -> bool:

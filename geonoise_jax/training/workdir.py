@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from geonoise_jax import config as configs
-from geonoise_jax import imports
+from geonoise_jax import files, imports
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.errors import UserError
 from geonoise_jax.training.run import Record
@@ -50,6 +52,33 @@ def facts_of(data: Arrays) -> Facts:
     return Facts(data.event_shape, data.num_classes, data.center, data.scale, len(data), data.checksum())
 
 
+def usable(workdir: str | Path) -> Path:
+    """Return the path of a workdir that a run could train in now; changes nothing.
+
+    Raises:
+        UserError: if it is no folder, cannot be written to, is in use by another run, or holds checkpoints or metrics
+            of a run that is not described there.
+    """
+    folder = files.usable_folder(workdir, "workdir")
+    for name in ("checkpoints", "samples", "damaged_checkpoints"):
+        if (folder / name).exists():
+            files.usable_folder(folder / name, "workdir")
+    files.check_unlocked(folder, "workdir")
+    _check_ownerless(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """Be the only run in a workdir, which is made if need be.
+
+    Raises:
+        UserError: if another run is in it, saying which.
+    """
+    with files.locked(workdir, "workdir"):
+        yield
+
+
 @dataclasses.dataclass(frozen=True)
 class OfConfig:
     """The record of a run that a config describes; see ``training.run.Record``."""
@@ -67,10 +96,9 @@ class OfConfig:
                 f"workdir = {str(folder)!r}: belongs to a run of own objects (run.json), not of a config; choose "
                 "another workdir"
             )
-        path = folder / "config.json"
-        if not path.exists():
+        if not (folder / "config.json").exists():
             return
-        changed = configs.differences(configs.loads(path.read_text()), self.config)
+        changed = configs.differences(_stored_config(folder), self.config)
         clashes = {key: pair for key, pair in changed.items() if not key.startswith(_FREE)}
         if clashes:
             raise UserError(
@@ -81,29 +109,31 @@ class OfConfig:
     def write(self, folder: Path) -> None:
         """Store the config, and that this user gave it."""
         imports.trust(folder, self.config.to_dict())
-        _write(folder / "config.json", configs.dumps(self.config))
+        files.write_text(folder / "config.json", configs.dumps(self.config))
 
 
 def claim(workdir: Path, record: Record, facts: Facts) -> None:
     """Write record and facts into a new workdir, or check them against those already there.
 
     Raises:
-        ValueError: if the workdir belongs to another run or other data; the error names everything that differs.
+        ValueError: if the workdir belongs to another run or other data, in which case the error names everything that
+            differs, or holds a run that nothing describes.
     """
+    _check_ownerless(workdir)
     record.compare(workdir)
-    _check_data(workdir, facts)
-    workdir.mkdir(parents=True, exist_ok=True)
-    _write(workdir / "data.json", json.dumps(dataclasses.asdict(facts)) + "\n")
+    check_data(workdir, facts)
+    files.write_json(workdir / "data.json", dataclasses.asdict(facts))
     record.write(workdir)
 
 
-def read_config(workdir: Path) -> ConfigDict:
+def read_config(workdir: str | Path) -> ConfigDict:
     """Return the config of a workdir.
 
     Raises:
         ValueError: if the folder does not exist or holds no run, or its config names imports that are not allowed, see
-            ``imports``.
+            ``imports``, or is damaged.
     """
+    workdir = files.local(workdir, "workdir")
     path = workdir / "config.json"
     if (workdir / "run.json").exists():
         raise UserError(
@@ -113,22 +143,52 @@ def read_config(workdir: Path) -> ConfigDict:
     if not path.exists():
         what = "no such folder" if not workdir.exists() else "no config.json in it: not the workdir of a training run"
         raise UserError(f"workdir = {str(workdir)!r}: {what}")
-    config = configs.loads(path.read_text())
+    config = _stored_config(workdir)
     imports.require(workdir, config.to_dict())
     return config
+
+
+def _stored_config(workdir: Path) -> ConfigDict:
+    path = workdir / "config.json"
+    try:
+        return configs.loads(files.read_text(path))
+    except UserError as error:
+        # Of a config's keys, they name config.json, which is one of many.
+        raise UserError(re.sub("^config.json:", lambda _: f"{path}:", str(error))) from error
 
 
 def read_facts(workdir: Path) -> Facts:
     """Return the facts of a workdir's data.
 
     Raises:
-        ValueError: if they are missing.
+        UserError: if they are missing or damaged.
     """
     path = workdir / "data.json"
     if not path.exists():
         raise UserError(f"workdir = {str(workdir)!r}: no data.json in it: not the workdir of a training run")
-    stored = json.loads(path.read_text())
-    return Facts(**{**stored, "event_shape": tuple(stored["event_shape"])})
+    stored = files.read_json(path)
+    try:
+        facts = Facts(**{**stored, "event_shape": tuple(stored["event_shape"])})
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{path}: is damaged: must hold event_shape and num_classes ({error})") from error
+    if not all(isinstance(size, int) for size in (*facts.event_shape, facts.num_classes or 0)):
+        raise UserError(f"{path}: is damaged: event_shape and num_classes must be whole numbers")
+    return facts
+
+
+def _check_ownerless(workdir: Path) -> None:
+    """Refuse what a run left whose config is gone: nothing says what it is, and it would be overwritten."""
+    left = [name for name in ("checkpoints", "metrics.jsonl") if _holds(workdir / name)]
+    if left and not any((workdir / name).exists() for name in ("config.json", "run.json")):
+        raise UserError(
+            f"workdir = {str(workdir)!r}: holds {' and '.join(left)} but no config.json that says of what; put it "
+            "back, or choose another workdir"
+        )
+
+
+def _holds(path: Path) -> bool:
+    """Return whether there is a file, or a folder with something in it."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _check_rate(workdir: Path, config: ConfigDict, changed: dict[str, tuple[Any, Any]]) -> None:
@@ -142,7 +202,12 @@ def _check_rate(workdir: Path, config: ConfigDict, changed: dict[str, tuple[Any,
         )
 
 
-def _check_data(workdir: Path, facts: Facts) -> None:
+def check_data(workdir: Path, facts: Facts) -> None:
+    """Refuse a workdir that was trained on other data.
+
+    Raises:
+        ValueError: naming all facts that differ.
+    """
     if not (workdir / "data.json").exists():
         return
     old, new = dataclasses.asdict(read_facts(workdir)), dataclasses.asdict(facts)
@@ -156,10 +221,3 @@ def _check_data(workdir: Path, facts: Facts) -> None:
 
 def _listed(clashes: dict[str, tuple[Any, Any]]) -> str:
     return "; ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in clashes.items())
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a small file so that it appears whole or not at all."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(text)
-    draft.replace(path)

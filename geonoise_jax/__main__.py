@@ -1,0 +1,36 @@
+"""The program ``geonoise``: the command line as the one task of its process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from geonoise_jax import signals
+
+_NAME = "geonoise"
+
+
+def main() -> NoReturn:
+    """Run the command line, and end the process with its status whatever the standard streams and signals do."""
+    # Nothing is to be unwound before the command begins and after it ended.
+    signals.end_at_once(_NAME)
+    from geonoise_jax import cli, files, runtime
+
+    runtime.open_streams()
+    watchdog = signals.Watchdog(_NAME, files.discard_drafts)
+    try:
+        status = cli.main()
+    finally:
+        watchdog.close()
+        signals.end_at_once(_NAME)
+        for stream in (sys.stdout, sys.stderr):
+            runtime.flushed(stream)
+    if status > signals.status(0):
+        # Threads of other libraries may go on for long, and what a signal ends is to end now.
+        os._exit(status)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
