@@ -16,14 +16,15 @@ import orbax.checkpoint as ocp
 import pytest
 
 from geonoise_jax import files
+from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.training import checkpoint, metrics
 from geonoise_jax.training import train as training
-from geonoise_jax.training.checkpoint import Checkpoints, UnreadableCheckpointError, UnsavedError
-from geonoise_jax.build import train
+from geonoise_jax.training.checkpoint import Checkpoints
+from geonoise_jax.training.checkpoint_errors import UnreadableCheckpointError, UnsavedError
 from tests.command_line import run, snapshot
 from tests.training_runs import circles
 

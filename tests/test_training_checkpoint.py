@@ -17,7 +17,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.evaluation.restore import restore
-from geonoise_jax.training.checkpoint import Checkpoints, DamagedCheckpointError
+from geonoise_jax.training.checkpoint import Checkpoints
+from geonoise_jax.training.checkpoint_errors import DamagedCheckpointError
 from geonoise_jax.training.fingerprint import fingerprint
 from tests.training_runs import assert_same_run, circles, prepare
 

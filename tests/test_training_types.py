@@ -11,7 +11,8 @@ import pytest
 from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.evaluation.restore import restore
-from geonoise_jax.training.checkpoint import Checkpoints, OtherTypesError
+from geonoise_jax.training.checkpoint import Checkpoints
+from geonoise_jax.training.checkpoint_errors import OtherTypesError
 from geonoise_jax.training.state import types
 from tests.training_runs import assert_same_run, circles, prepare
 

@@ -42,7 +42,7 @@ from geonoise_jax.figures import excess_risk as figure
 from geonoise_jax.figures.outputs import write
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
-from geonoise_jax.training.checkpoint import DamagedCheckpointError
+from geonoise_jax.training.checkpoint_errors import DamagedCheckpointError
 from geonoise_jax.training.sharding import sampling_mesh
 from geonoise_jax.training.workdir import read_config
 

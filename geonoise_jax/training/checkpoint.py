@@ -12,7 +12,6 @@ import dataclasses
 import itertools
 import json
 import logging
-import os
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -26,29 +25,18 @@ from jaxtyping import Array, PyTree
 
 from geonoise_jax import files
 from geonoise_jax.errors import UserError
+from geonoise_jax.training.checkpoint_errors import (
+    DamagedCheckpointError,
+    OtherTypesError,
+    UnreadableCheckpointError,
+    UnsavedError,
+    reason,
+    unreadable,
+)
 from geonoise_jax.training.fingerprint import fingerprint
 from geonoise_jax.training.state import TrainState, types
 
 _LOG = logging.getLogger(__name__)
-# The most of an error of another library that is quoted.
-_REASON = 200
-_CHUNK = 1 << 20
-
-
-class DamagedCheckpointError(UserError):
-    """The contents of a checkpoint, or of every checkpoint of a workdir, are not what was saved."""
-
-
-class UnreadableCheckpointError(UserError):
-    """A checkpoint may be sound, but the system does not let it be read, as while its file server is away."""
-
-
-class UnsavedError(UserError):
-    """A checkpoint could not be saved."""
-
-
-class OtherTypesError(UserError):
-    """A sound checkpoint holds arrays of other dtypes or shapes than are asked for."""
 
 
 class Checkpoints:
@@ -233,7 +221,7 @@ class Checkpoints:
             raise
         except Exception as error:
             self._check_readable(step, error)
-            raise DamagedCheckpointError(f"{self._named(step)} is damaged ({_reason(error)})") from error
+            raise DamagedCheckpointError(f"{self._named(step)} is damaged ({reason(error)})") from error
 
     def _require(self, step: int) -> None:
         if step not in self.steps:
@@ -243,9 +231,9 @@ class Checkpoints:
         """Raise where a failure to read is none of the checkpoint's."""
         if "RESOURCE_EXHAUSTED" in str(error):
             raise error
-        if unreadable := _unreadable(self._workdir / "checkpoints" / str(step)):
+        if why := unreadable(self._workdir / "checkpoints" / str(step)):
             raise UnreadableCheckpointError(
-                f"{self._named(step)} cannot be read now ({unreadable}); nothing was changed; call again when it can"
+                f"{self._named(step)} cannot be read now ({why}); nothing was changed; call again when it can"
             ) from error
 
     def _named(self, step: int) -> str:
@@ -312,7 +300,7 @@ class Checkpoints:
             raise
         # Tensorstore raises ValueErrors for what the system refuses.
         except (OSError, ValueError, RuntimeError) as error:
-            raise UnsavedError(self._unsaved(step, _reason(error))) from error
+            raise UnsavedError(self._unsaved(step, reason(error))) from error
 
     def _unsaved(self, step: int | None, reason: str) -> str:
         which = "a checkpoint" if step is None else f"the checkpoint of step {step}"
@@ -365,30 +353,6 @@ def _way_out(found: dict[str, str]) -> str:
 
 def _text_sum(value: dict[str, str]) -> int:
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
-
-
-def _reason(error: Exception) -> str:
-    line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return line if len(line) <= _REASON else line[: _REASON - 3] + "..."
-
-
-def _unreadable(folder: Path) -> str:
-    """Return why a file below a folder cannot be read, or nothing if all can; one that is missing is damage."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    try:
-        for root, _, names in os.walk(folder, onerror=refuse):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError), (Path(root) / name).open("rb") as file:
-                    while file.read(_CHUNK):
-                        pass
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-    except OSError as error:
-        return f"{error.strerror}: {error.filename}"
-    return ""
 
 
 def _split(state: TrainState) -> tuple[dict[str, Any], Any]:

@@ -1,0 +1,54 @@
+"""What can be wrong with a checkpoint: each an error of its own, since only damage moves anything aside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from geonoise_jax.errors import UserError
+
+# The most of an error of another library that is quoted.
+_REASON = 200
+_CHUNK = 1 << 20
+
+
+class DamagedCheckpointError(UserError):
+    """The contents of a checkpoint, or of every checkpoint of a workdir, are not what was saved."""
+
+
+class UnreadableCheckpointError(UserError):
+    """A checkpoint may be sound, but the system does not let it be read, as while its file server is away."""
+
+
+class UnsavedError(UserError):
+    """A checkpoint could not be saved."""
+
+
+class OtherTypesError(UserError):
+    """A sound checkpoint holds arrays of other dtypes or shapes than are asked for."""
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of an error of another library, shortened."""
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return line if len(line) <= _REASON else line[: _REASON - 3] + "..."
+
+
+def unreadable(folder: Path) -> str:
+    """Return why a file below a folder cannot be read, or nothing if all can; one that is missing is damage."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    try:
+        for root, _, names in os.walk(folder, onerror=refuse):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError), (Path(root) / name).open("rb") as file:
+                    while file.read(_CHUNK):
+                        pass
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return f"{error.strerror}: {error.filename}"
+    return ""
