@@ -13,6 +13,8 @@ from jax.sharding import Mesh
 from geonoise_jax.process import grids, schedules, targets
 from geonoise_jax.sampling import SAMPLERS, generate, sample, trajectory
 from geonoise_jax.sampling import generation as module
+from geonoise_jax.sampling.samplers import Sampler
+from geonoise_jax.sampling.stepping import march
 from tests.sampling_oracles import gaussian
 
 SCHEDULE = schedules.Linear()
@@ -131,6 +133,20 @@ def test_samplers_without_a_grid_take_no_times_and_have_no_trajectory(name: str)
         sample(FIELD, KEY, 5, name, times=TIMES)
     with pytest.raises(ValueError, match=f"^trajectory = True: must be False with {name}, which goes along no grid"):
         sample(FIELD, KEY, 5, name, trajectory=True)
+
+
+def test_a_sampler_of_ones_own_has_a_trajectory_if_it_marches() -> None:
+    def shrink(field: Any, u: Any, times: Any) -> Any:
+        return march(lambda u, _: 0.5 * u, u, times)
+
+    own = Sampler(shrink, lambda num_steps: num_steps)
+    path = sample(FIELD, KEY, 5, own, times=TIMES, noise=NOISE, trajectory=True)
+    np.testing.assert_allclose(path[1:], 0.5 * path[:-1], rtol=1e-6)
+    still = Sampler(lambda field, u, times: u + 0.0 * times[0], lambda num_steps: num_steps)  # noqa: ARG005
+    with pytest.raises(
+        ValueError, match="^trajectory = True: must be False with a sampler that does not take its steps"
+    ):
+        sample(FIELD, KEY, 5, still, times=TIMES, trajectory=True)
 
 
 class Unregistered:
