@@ -266,7 +266,7 @@ def _own(folder: Path, network: Any, process: Process | None, options: dict[str,
     found = {name: description.plain(value) for name, value in sorted(options.items())}
     if found != stored["field"]:
         raise UserError(f"field options = {found}: workdir = {str(folder)!r} is of {stored['field']}")
-    kind = {each.__name__: each for each in (NetworkField, DensityField)}[stored["kind"]]
+    kind = DensityField if stored["kind"] == DensityField.__name__ else NetworkField
     blind, found_process = not getattr(network, "conditional", True), cast(Process, process)
     options = {"matmul_precision": "highest", **options}
     return _Model(

@@ -60,6 +60,13 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def seconds_at(path: Path, step: int) -> float:
+    """Return the training time of the last line up to a step of a ``metrics.jsonl``; 0 without one."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if _step_of(line) <= step]
+    return float(json.loads(kept[-1])["seconds"]) if kept else 0.0
+
+
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
