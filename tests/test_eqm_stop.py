@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geonoise_jax.build import dataset
-from geonoise_jax.build import train
+from geonoise_jax.build import dataset, train
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.evaluation import eqm_stop
 from geonoise_jax.evaluation.blind_sampling import exact_field, ring
