@@ -83,7 +83,7 @@ class Trained:
             key: a PRNG key or a seed; by default the seed 0.
             labels: classes of a class-conditional model, one for all or one each; by default they take turns.
             guidance: scale of classifier-free guidance.
-            guidance_interval: noise levels of the guidance; those of the run only with its scale.
+            guidance_interval: noise levels of the guidance, by default those of the run; empty for all.
             **options: arguments of ``sampling.generate``, the options of the sampler among them. Another sampler than
                 the run's starts with its own options, and without what it has no use for.
 
@@ -111,7 +111,7 @@ class Trained:
         )
         return generate(
             chosen.field(self.field),
-            root_key(key or 0) if key is None or isinstance(key, int) else key,
+            root_key(int(key or 0)) if key is None or isinstance(key, (int, np.integer)) else key,
             num,
             **{"mesh": self.mesh, **chosen.options},
             labels=self.labels(num, labels),
