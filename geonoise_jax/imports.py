@@ -134,10 +134,13 @@ def neighbours(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(where)
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file is not None and Path(file).resolve().is_relative_to(folder) and "." not in name:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(where)
+        new = set(sys.modules) - before
+        beside = {name for name in new if getattr(sys.modules[name], "__file__", None) in _files_beside(folder, name)}
+        # Of what else lies below the folder, such as an environment, nothing is forgotten: it is no neighbour.
+        for name in new:
+            if name.partition(".")[0] in beside:
                 del sys.modules[name]
 
 
@@ -149,6 +152,10 @@ def failure(error: BaseException, path: Path | None) -> str:
         return f"line {error.lineno}: {text}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
     return f"line {lines[-1]}: {text}" if path is not None and lines else text
+
+
+def _files_beside(folder: Path, name: str) -> tuple[str, str]:
+    return str(folder / f"{name}.py"), str(folder / name / "__init__.py")
 
 
 def _parts(name: str) -> tuple[str, str]:

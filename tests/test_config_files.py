@@ -31,13 +31,18 @@ def written(folder: Path, text: str, name: str = "own.py") -> Path:
     return folder / name
 
 
-def test_neighbours_are_imported_and_forgotten(tmp_path: Path) -> None:
-    """Two folders may have neighbours of one name."""
+def test_neighbours_are_imported_and_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two folders may have neighbours of one name. An environment that lies below a folder is no neighbour."""
+    written(tmp_path / "a" / "env", "", "of_environment.py")
+    monkeypatch.syspath_prepend(str(tmp_path / "a" / "env"))
     before = list(sys.path)
     for seed, folder in ((3, tmp_path / "a"), (4, tmp_path / "b")):
-        written(folder, f"SEED = {seed}\n", "common.py")
+        written(folder, "from package.inner import SEED as SEED\nimport of_environment\n", "common.py")
+        written(folder / "package", "", "__init__.py")
+        written(folder / "package", f"SEED = {seed}\n", "inner.py")
         assert config.load(str(written(folder, GOOD))).seed == seed
-    assert "common" not in sys.modules
+    assert not {"common", "package", "package.inner"} & set(sys.modules)
+    assert sys.modules.pop("of_environment")
     assert sys.path == before
 
 

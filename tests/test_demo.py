@@ -153,7 +153,7 @@ def test_the_demo_from_end_to_end(small_demo: None, tmp_path: Path, monkeypatch:
 def test_a_run_that_was_stopped_ends_the_demo_with_the_signals_status(
     small_demo: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "train", lambda *_: Result(7, "SIGINT", 0.0))
+    monkeypatch.setattr(build, "train", lambda *_: Result(7, "SIGINT", 0.0))
     assert cli.main(["demo", "--out", str(tmp_path)]) == 130
     message = r"SIGINT: saved step 7 of .*flow_matching-conditional-1000; the same command goes on there"
     assert re.fullmatch(message, capsys.readouterr().err.splitlines()[-1])
@@ -169,7 +169,7 @@ def test_samples_that_are_not_finite_have_an_infinite_distance(
     folder.mkdir()
     lines = [{"step": 10, "loss": 2.0, "seconds": 1.5}, {"step": 20, "loss": 1.0, "seconds": 3.0}]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    monkeypatch.setattr(demo, "train", lambda *_: Result(20, None, 0.0))
+    monkeypatch.setattr(build, "train", lambda *_: Result(20, None, 0.0))
     monkeypatch.setattr(demo, "_draw", lambda *_: drawn)
     measure = SlicedWasserstein(held_out)
     sound = demo._outcome("ddpm,blind", choice, folder, 10, measure)

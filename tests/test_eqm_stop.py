@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geonoise_jax import build
-from geonoise_jax.build import train
+from geonoise_jax.build import dataset, train
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.evaluation import eqm_stop
 from geonoise_jax.evaluation.blind_sampling import exact_field, ring
@@ -162,7 +161,7 @@ def test_a_trained_field_and_its_training_points(tmp_path: Path, monkeypatch: py
         assert case.path[4:] == pytest.approx([np.quantile(case.distance[::2], 0.9)])
     # Distances are those of model space, whatever the stored values are.
     stored = Arrays(events=np.array([[0, 8, 16]], np.uint8), center=8.0, scale=0.125)
-    monkeypatch.setattr(build, "arrays", lambda *_: stored)
+    monkeypatch.setattr(dataset, "arrays", lambda *_: stored)
     ((_, _, points),) = eqm_stop._fields(options)
     np.testing.assert_array_equal(points, [[-1.0, 0.0, 1.0]])
 

@@ -22,6 +22,7 @@ from geonoise_jax.config import base_config
 from geonoise_jax.data import Arrays
 from geonoise_jax.evaluation import draw
 from geonoise_jax.evaluation.restore import restore
+from geonoise_jax.nets import UNet
 from geonoise_jax.process import schedules, times, weights
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.training import ema
@@ -98,6 +99,7 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"seed": 1}, "seed: 0 there, 1 now"),
     ({"average": ema.Constant(0.9)}, "average: 'Power"),
     ({"optimizer": optax.sgd(0.1)}, "optimizer: 'the default' there"),
+    ({"learning_rate": optax.constant_schedule(0.1)}, r"learning_rate: \[.* there, \[0.1"),
     ({"field_options": {"noise_feature": "log_snr"}}, "field: {} there"),
     ({"budget": Budget(num_steps=10, batch_size=32)}, "batch_size: 16 there, 32 now"),
 ]
@@ -147,6 +149,7 @@ class Short(nn.Module):
 
 
 LAW = Objective(times.Uniform(0.0, 1.0), weights.Unit(PROCESS.schedule))
+NULL = Objective(times.Uniform(0.1, 0.9), weights.Unit(PROCESS.schedule), null_label=3)
 BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: own_run(data=np.zeros((4, 2))), "Run.data is a ndarray: must be geonoise_jax.data.Arrays(events=...)"),
     (lambda: own_run(objective=LAW), "time_law: [lo, hi] = [0, 1] must lie within the schedule's"),
@@ -155,6 +158,11 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         lambda: own_run(budget=Budget(batch_size=65)).pipeline(),
         "training.batch_size = 65: must be at most 64, the number of items of arrays/train",
     ),
+    (
+        lambda: own_run(network=UNet(num_classes=2)),
+        "network.num_classes = 2: must be 0, the number of classes of ",
+    ),
+    (lambda: own_run(objective=NULL), "objective.null_label = 3: must be None, as the network has 0 classes"),
     (lambda: Budget(num_steps=0), "training.num_steps = 0: must be at least 1"),
     (lambda: Budget(checkpoint_every=True), "checkpoint.every = True: must be an integer"),
     (lambda: Sampling(every=-1), "sampling.every = -1: must be at least 0"),

@@ -83,7 +83,7 @@ class Trained:
             key: a PRNG key or a seed; by default the seed 0.
             labels: classes of a class-conditional model, one for all or one each; by default they take turns.
             guidance: scale of classifier-free guidance.
-            guidance_interval: noise levels of the guidance; those of the run only with its scale.
+            guidance_interval: noise levels of the guidance, by default those of the run; empty for all.
             **options: arguments of ``sampling.generate``, the options of the sampler among them. Another sampler than
                 the run's starts with its own options, and without what it has no use for.
 
@@ -111,7 +111,7 @@ class Trained:
         )
         return generate(
             chosen.field(self.field),
-            root_key(key or 0) if key is None or isinstance(key, int) else key,
+            root_key(int(key or 0)) if key is None or isinstance(key, (int, np.integer)) else key,
             num,
             **{"mesh": self.mesh, **chosen.options},
             labels=self.labels(num, labels),
@@ -266,7 +266,7 @@ def _own(folder: Path, network: Any, process: Process | None, options: dict[str,
     found = {name: description.plain(value) for name, value in sorted(options.items())}
     if found != stored["field"]:
         raise UserError(f"field options = {found}: workdir = {str(folder)!r} is of {stored['field']}")
-    kind = {each.__name__: each for each in (NetworkField, DensityField)}[stored["kind"]]
+    kind = DensityField if stored["kind"] == DensityField.__name__ else NetworkField
     blind, found_process = not getattr(network, "conditional", True), cast(Process, process)
     options = {"matmul_precision": "highest", **options}
     return _Model(

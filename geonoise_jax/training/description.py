@@ -14,7 +14,20 @@ from geonoise_jax.training.run import Run, Sampling
 
 NAME = "run.json"
 # What may change between runs of one workdir does not touch what was learnt so far.
-_COMPARED = ("network", "process", "field", "objective", "optimizer", "average", "batch_size", "seed", "flip")
+_COMPARED = (
+    "network",
+    "process",
+    "field",
+    "objective",
+    "optimizer",
+    "learning_rate",
+    "average",
+    "batch_size",
+    "seed",
+    "flip",
+)
+# Steps whose learning rates tell schedules apart.
+_STEPS = (0, 10, 100, 1000, 10_000, 100_000)
 # Where functions and objects without a description of their own lie in memory.
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -23,7 +36,8 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 class Description:
     """The record of a run that no config describes; see ``training.run.Record``.
 
-    Own optimizers are known as such only: what their settings are is for the program to keep.
+    Own optimizers are known by their learning rate, if it is given, and as such: other settings of theirs are for the
+    program to keep.
     """
 
     run: Run
@@ -50,6 +64,7 @@ class Description:
 
     def _described(self) -> dict[str, Any]:
         run = self.run
+        _, rate = run.chain()
         optimizer = "an own optax optimizer" if run.optimizer is not None else "the default"
         return {
             "network": text(run.network),
@@ -59,6 +74,7 @@ class Description:
             "kind": type(run.field(None)).__name__,
             "label_dropout": run.goal().label_dropout,
             "optimizer": optimizer,
+            "learning_rate": None if rate is None else [float(rate(step)) for step in _STEPS],
             "average": text(run.average),
             "batch_size": run.budget.batch_size,
             "seed": run.seed,

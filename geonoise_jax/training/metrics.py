@@ -64,6 +64,17 @@ def read(path: Path) -> list[dict[str, Any]]:
     return _lines(path)
 
 
+def seconds_at(path: Path, step: int) -> float:
+    """Return the training time of the last line up to a step of a ``metrics.jsonl``; 0 without one.
+
+    Raises:
+        UserError: if it cannot be read, or a line but the last is damaged.
+    """
+    lines = _lines(path, torn=True) if path.exists() else []
+    kept = [line for line in lines if line["step"] <= step]
+    return float(kept[-1]["seconds"]) if kept else 0.0
+
+
 def _lines(path: Path, *, torn: bool = False) -> list[dict[str, Any]]:
     lines = files.read_json_lines(path, torn=torn)
     for number, line in enumerate(lines, start=1):

@@ -143,7 +143,8 @@ class Run:
             matmul_precision.
         objective: what is drawn and minimised; None: regression at noise levels uniform on the schedule's range.
         optimizer: optax chain; None: Adam at 1e-3 after a warm-up of 100 updates, gradients clipped to norm 1.
-        learning_rate: the rate by step, for the log alone; None: that of the default optimizer, or not logged.
+        learning_rate: the rate by step, of Adam and of the log; with an own optimizer of the log alone. None: the
+            default rate, or none in the log.
         average: rule of the moving average of the parameters.
         budget, layout, sampling: see these classes.
         seed: seed of everything random.
@@ -152,8 +153,8 @@ class Run:
         record: what the workdir knows the run by if not by these objects; ``dataclasses.replace`` drops it.
 
     Raises:
-        ValueError: if data are no Arrays, the times that are drawn are not on the schedule's range, or the network
-            cannot be guided as ``sampling`` asks.
+        ValueError: if data are no Arrays, the times that are drawn are not on the schedule's range, the classes of
+            network, data and objective are not the same, or the network cannot be guided as ``sampling`` asks.
     """
 
     network: Any
@@ -180,6 +181,7 @@ class Run:
         checked_guidance(
             sampling.guidance, sampling.interval, classes=bool(self.num_classes), label_dropout=goal.label_dropout
         )
+        self._check_classes(goal)
         if self.objective is not None:
             times.check_within(self.objective.time_law, self.process.schedule)
 
@@ -191,6 +193,15 @@ class Run:
             f"Run({net} on {len(data)} items {list(data.event_shape)} of {data.name}/{data.split}, "
             f"{type(process.schedule).__name__} schedule, {target} target, {self.budget.num_steps} steps)"
         )
+
+    def _check_classes(self, goal: Objective) -> None:
+        classes, found = self.num_classes, self.data.num_classes
+        if classes and classes != found:
+            data = f"{self.data.name}/{self.data.split}"
+            raise UserError(f"network.num_classes = {classes}: must be {found or 0}, the number of classes of {data}")
+        if goal.null_label != (classes or None):
+            wanted = f"{classes or None}, as the network has {classes} classes"
+            raise UserError(f"objective.null_label = {goal.null_label}: must be {wanted}")
 
     @property
     def blind(self) -> bool:

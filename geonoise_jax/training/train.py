@@ -123,8 +123,7 @@ def finished(folder: Path, budget: Budget, sampling: Sampling) -> Result | None:
             return None
     finally:
         checkpoints.close()
-    lines = metrics.read(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
-    return Result(step, None, lines[-1]["seconds"] if lines else 0.0, first=step)
+    return Result(step, None, metrics.seconds_at(folder / "metrics.jsonl", step), first=step)
 
 
 def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> Setup:

@@ -17,8 +17,10 @@ from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.errors import UserError
 from geonoise_jax.training.run import Record
 
-# Keys that may change between runs of one workdir: they do not touch what was learnt so far. The number of steps does
-# where the learning rate depends on it.
+# Keys that may change between runs of one workdir: they do not touch what was learnt so far, and the state has the same
+# form. Later steps are those of an uninterrupted run of the new config: bit for bit, or with another accumulation or
+# sharding but for rounding and, if it is accumulated, the draws of dropout. The number of steps does touch it where the
+# learning rate depends on it.
 _FREE = (
     *("training.num_steps", "training.accumulate", "training.log_every", "checkpoint.", "sampling."),
     # Of the path the checksum tells whether the data are the same.
