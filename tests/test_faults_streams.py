@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 
 import geonoise_jax
 from geonoise_jax import runtime
+from geonoise_jax.cli import parser
 from geonoise_jax.progress import LogHandler, Output, Progress
 from geonoise_jax.training import metrics
 from tests.command_line import CONFIG, SMALL, run
@@ -140,6 +143,14 @@ def test_words_of_the_program() -> None:
     assert (plain.status, plain.err) == (2, "geonoise sample: workdir = '/none': no such folder\n")
     assert debugged.err.startswith("Traceback")
     assert debugged.err.endswith(plain.err)
+
+
+def test_the_launcher_knows_the_words_of_the_program() -> None:
+    script = (Path(__file__).parents[1] / "launch" / "local.sh").read_text()
+    words = re.search(r"\n +(.*)\) exec geonoise", script)
+    commands = [each.choices for each in parser()._actions if isinstance(each, argparse._SubParsersAction)]
+    assert words is not None
+    assert words[1].split(" | ") == ["--version", "--debug", *commands[0]]
 
 
 def test_the_program_starts_without_a_warning() -> None:

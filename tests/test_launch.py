@@ -5,9 +5,7 @@ The stand-ins record what they are asked to do; only bash, the POSIX tools and t
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,8 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-
-from geonoise_jax.cli import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 BASH = shutil.which("bash") or "/bin/bash"
@@ -136,22 +132,7 @@ def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
 # --- The command
 
 
-SUBCOMMANDS = [
-    ["train", "--workdir=a b"],
-    ["demo"],
-    ["sample"],
-    ["exact"],
-    ["figure"],
-    ["--version"],
-    ["--debug", "demo"],
-]
-
-
-def test_the_script_knows_the_words_of_geonoise() -> None:
-    words = re.search(r"\n +(.*)\) exec geonoise", (ROOT / "launch/local.sh").read_text())
-    groups = [action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    assert words is not None
-    assert words[1].split(" | ") == ["--version", "--debug", *groups[0]]
+SUBCOMMANDS = [["train", "--workdir=a b"], *([word] for word in ("demo", "sample", "exact", "figure", "--version"))]
 
 
 @pytest.mark.parametrize("arguments", [[], *SUBCOMMANDS])
