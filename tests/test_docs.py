@@ -14,8 +14,8 @@ from geonoise_jax.config import ConfigDict
 from tests.command_line import run
 
 DOCS = Path(__file__).parents[1] / "docs"
-# Pages that tests of their own run.
-ELSEWHERE = ("own_data.md", "own_classes.md")
+# Pages that tests of their own run, or without programs.
+ELSEWHERE = ("own_data.md", "own_classes.md", "exact_fields.md", "studies.md", "measured.md")
 
 
 def blocks(page: str, language: str) -> list[str]:
