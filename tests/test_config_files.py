@@ -51,7 +51,8 @@ def test_paths_may_have_colons(folder: str, tmp_path: Path) -> None:
     written(tmp_path / folder, "SEED = 3\n", "common.py")
     path = written(tmp_path / folder, GOOD)
     odd = written(tmp_path / folder, GOOD, "odd:name.py")
-    for file in (path, odd):
+    bare = written(tmp_path / folder, GOOD, "no:suffix")
+    for file in (path, odd, bare):
         assert (config.load(str(file)).seed, config.load(str(file)).schedule.name) == (3, "Linear")
         assert config.load(f"{file}:VE").schedule.name == "VE"
 
