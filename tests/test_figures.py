@@ -173,7 +173,7 @@ def test_a_picture_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr(new, "save", torn)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(ValueError, match=r"run.1.png: cannot be written \(disk full\)"):
             save(new, path)
     assert Image.open(path).tobytes() == old.tobytes()
     save(new, path)
