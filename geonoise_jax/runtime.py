@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import logging
 import os
+import platform
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TextIO
 
 from absl import logging as absl_logging
@@ -22,12 +25,15 @@ from geonoise_jax.progress import LogHandler, Output
 # multi-threaded ones (forward convolutions about twice as fast). Other versions do not know it and would abort.
 _CPU_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution,-individual_dot"
 _VERSIONS_WITH_FLAG = ("0.10.2",)
+# Compiled programs are kept from process to process: as many bytes of them, and those that took as long to compile.
+_KEPT_BYTES, _KEPT_SECONDS = 2**30, 0.2
 
 
 def configure() -> None:
-    """Set up logging of this package and the XLA flags of this jaxlib; call it before jax is first used.
+    """Set up logging of this package, the XLA flags of this jaxlib and a cache of compiled programs.
 
-    Flags the user has set are kept. Nothing here can fail a program: an unknown jaxlib gets no flag.
+    The command line does. A program that wants the same calls it before jax is imported. What the user has set is kept,
+    and nothing here can fail a program: an unknown jaxlib gets no flag, and without a folder there is no cache.
     """
     # Orbax narrates every file it touches there; what matters of it reaches this package as exceptions.
     absl_logging.set_verbosity(absl_logging.ERROR)
@@ -38,6 +44,33 @@ def configure() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if _jaxlib_version() in _VERSIONS_WITH_FLAG and "ynn_fusion_type" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_CPU_CONVOLUTIONS}".strip()
+    _keep_programs()
+
+
+def _keep_programs() -> None:
+    """Tell jax where to keep compiled programs, unless the user has said so or wants none."""
+    if {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"} & set(os.environ):
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "geonoise_jax" / "programs" / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if not os.access(folder, os.W_OK):
+        return
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_KEPT_BYTES))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(_KEPT_SECONDS))
+
+
+def _processor() -> str:
+    """Return a name of this kind of processor: programs for one may not run on another that shares the home folder."""
+    kind = platform.machine() + platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        kind += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(kind.encode()).hexdigest()[:16]
 
 
 def open_streams() -> None:

@@ -69,9 +69,10 @@ LIBRARIES: dict[str, set[str]] = {
     "diffrax": {"sampling"},
     "orbax": {"training"},
     "clu": {"training"},
+    "tensorboardX": {"training"},
     "matplotlib": {"figures"},
     "PIL": {"data", "figures", "files"},
-    "filelock": {"files"},
+    "filelock": {"data", "files"},
 }
 CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "figures", "demo", "cli"}
 

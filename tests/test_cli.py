@@ -271,6 +271,29 @@ def test_the_process_is_set_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.environ["XLA_FLAGS"] == ""
 
 
+def test_compiled_programs_are_kept_unless_the_user_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    runtime.configure()
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_MAX_SIZE", "")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_MAX_SIZE")
+    runtime.configure()
+    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    assert folder.is_dir()
+    assert folder.is_relative_to(tmp_path / "cache" / "geonoise_jax")
+    assert int(os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"]) == 2**30
+    assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "7"
+    # A home that cannot be written is no reason to fail.
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    runtime.configure()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
 BAD_FIGURE = [
     (("excess_risk",), "--workdir: must be given for excess_risk"),
     (("blind_sampling", "--workdir=x"), "--workdir: is no argument of blind_sampling"),

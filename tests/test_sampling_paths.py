@@ -121,10 +121,12 @@ def test_batches_and_devices_change_no_trajectory() -> None:
     np.testing.assert_allclose(parts.x, whole.x, rtol=1e-4, atol=1e-5)
 
 
-def test_a_trajectory_beyond_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_beyond_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**18}[name])
-    with pytest.raises(ValueError, match=r"^trajectory = True: 101 states of 3000000 samples would take 3.4 GiB of"):
+    with pytest.raises(ValueError, match=r"^trajectory = True: \[101, 3000000, 3\] numbers would take 3.4 GiB of"):
         generate(FIELD, KEY, 3_000_000, num_steps=100, trajectory=True)
+    with pytest.raises(ValueError, match=r"^num = 1000000000: \[1000000000, 3\] numbers would take 11.2 GiB of"):
+        generate(FIELD, KEY, 1_000_000_000, batch_size=10)
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - set(GRIDDED)))

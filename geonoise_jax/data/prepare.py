@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import fcntl
 import io
 import threading
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
+from filelock import FileLock
 
 from geonoise_jax.data import names
 from geonoise_jax.data.public import download, is_of_tfds, require_tensorflow, without_cloud
@@ -157,8 +157,7 @@ def _check_keywords(name: str, kwargs: Mapping[str, Any], allowed: tuple[str, ..
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder; the system releases it even when the process is killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(folder / ".lock"):
         yield
 
 

@@ -24,7 +24,7 @@ from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.sampling import given
 from geonoise_jax.sampling.exactness import Exactness
-from geonoise_jax.sampling.planning import Plan, Request, check_begin, planned
+from geonoise_jax.sampling.planning import Request, check_begin, planned
 from geonoise_jax.sampling.samplers import Sampler
 from geonoise_jax.sampling.stepping import recording
 
@@ -145,15 +145,18 @@ def generate(
     if labels is not None:
         given.labels("labels", labels, num)
     check_begin(chosen.within, request, x is not None)
-    path = _empty_path(chosen, num, field.event_shape) if trajectory else None
+    dtype = np.dtype(chosen.times.dtype)
+    _room(f"num = {num}", (num, *field.event_shape), dtype)
+    states = (len(chosen.times), num, *field.event_shape)
+    path = _room("trajectory = True", states, dtype) if trajectory else None
     batches, exactness = [], Exactness()
     # Threefry from here on: the draws of other kinds of keys depend on the batch that a key is in.
     for start, size, (keys, *data) in _batches(threefry(key), num, batch_size, mesh, x, noise, labels):
         with exactness.of_batch(len(keys), size):
-            *ends, states = _sample_batch(field, keys, *data, times=chosen.times, **chosen.static)
+            *ends, ways = _sample_batch(field, keys, *data, times=chosen.times, **chosen.static)
             batches.append(jax.tree.map(lambda rows, size=size: np.asarray(rows)[:size], ends))
         if path is not None:
-            path[:, start : start + size] = np.asarray(states)[:, :size]
+            path[:, start : start + size] = np.asarray(ways)[:, :size]
         if on_batch is not None:
             on_batch(start + size, num)
     drawn, statistics = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
@@ -165,18 +168,17 @@ def generate(
     return samples
 
 
-def _empty_path(chosen: Plan, num: int, event_shape: tuple[int, ...]) -> Float[np.ndarray, "times {num} *event"]:
-    """Return room for a trajectory on the host.
+def _room(name: str, shape: tuple[int, ...], dtype: np.dtype) -> Float[np.ndarray, "..."]:
+    """Return an array on the host, whose pages are taken when they are written.
 
     Raises:
         ValueError: if this machine has not that much memory.
     """
-    shape, dtype = (len(chosen.times), num, *event_shape), np.dtype(chosen.times.dtype)
-    size, memory = math.prod(shape) * dtype.itemsize, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > memory:
+    size = math.prod(shape) * dtype.itemsize
+    if hasattr(os, "sysconf") and size > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise UserError(
-            f"trajectory = True: {len(chosen.times)} states of {num} samples would take {size / 2**30:.1f} GiB of the "
-            f"{memory / 2**30:.1f} GiB of this machine; ask for fewer samples or times"
+            f"{name}: {list(shape)} numbers would take {size / 2**30:.1f} GiB of the {memory / 2**30:.1f} GiB of this "
+            "machine; ask for fewer samples or times"
         )
     return np.empty(shape, dtype)
 

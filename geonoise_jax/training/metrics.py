@@ -1,18 +1,15 @@
-"""Where metrics go: always a JSON-lines file, and TensorBoard when the ``tfds`` extra is installed."""
+"""The record of a run's metrics, a JSON-lines file, whose lines other writers are given too."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from geonoise_jax import files
 from geonoise_jax.errors import UserError
-
-_LOG = logging.getLogger(__name__)
+from geonoise_jax.training.writers import Writers
 
 
 class MetricsLog:
@@ -27,18 +24,22 @@ class MetricsLog:
         """Open nothing yet; the file is ``workdir/metrics.jsonl``."""
         self.path = workdir / "metrics.jsonl"
         self.seconds = 0.0
-        self._board = _tensorboard(workdir)
+        self._workdir = workdir
+        self._writers: Writers | None = None
 
     def rewind(self, step: int) -> None:
-        """Drop lines of later steps, and one torn by a crash: a resumed run writes them again.
+        """Drop lines of later steps, and one torn by a crash: a resumed run writes them again. Opens other writers.
 
         The file is replaced in one move, so that a crash here loses nothing either.
 
         Raises:
             UserError: if the file is damaged otherwise.
         """
-        if not self.path.exists():
-            return
+        if self.path.exists():
+            self._drop_after(step)
+        self._writers = Writers(self._workdir, step)
+
+    def _drop_after(self, step: int) -> None:
         kept = [line for line in _lines(self.path, torn=True) if line["step"] <= step]
         self.seconds = float(kept[-1].get("seconds", 0.0)) if kept else 0.0
         files.write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in kept))
@@ -46,13 +47,13 @@ class MetricsLog:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append the metrics of a step and flush them to the disk."""
         files.append_line(self.path, json.dumps({"step": step, **values}))
-        if self._board is not None:
-            self._board.write_scalars(step, values)
+        if self._writers is not None:
+            self._writers.write(step, values)
 
     def close(self) -> None:
-        """Flush TensorBoard."""
-        if self._board is not None:
-            self._board.close()
+        """Close the other writers."""
+        if self._writers is not None:
+            self._writers.close()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -81,14 +82,3 @@ def _lines(path: Path, *, torn: bool = False) -> list[dict[str, Any]]:
         if not all(isinstance(line.get(name, 0), (int, float)) for name in ("step", "seconds")) or "step" not in line:
             raise UserError(f"{path}: line {number}: is damaged: must have a step, a number")
     return lines
-
-
-def _tensorboard(workdir: Path) -> Any:
-    if not all(importlib.util.find_spec(name) for name in ("tensorflow", "tensorboard")):
-        return None
-    try:
-        from clu.metric_writers import SummaryWriter
-    except ImportError as error:
-        _LOG.warning("no TensorBoard log: clu.metric_writers cannot be imported (%s)", error)
-        return None
-    return SummaryWriter(str(workdir / "tensorboard"))
