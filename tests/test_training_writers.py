@@ -53,7 +53,12 @@ def offered(monkeypatch: pytest.MonkeyPatch, **makers: Callable[[Path], Any]) ->
 
 def test_writers_are_given_what_the_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Recorder] = []
-    offered(monkeypatch, one=lambda workdir: made.append(Recorder(workdir)) or made[-1])
+
+    def make(workdir: Path) -> Recorder:
+        made.append(Recorder(workdir))
+        return made[-1]
+
+    offered(monkeypatch, one=make)
     log = metrics.MetricsLog(tmp_path)
     log.rewind(0)
     log.write(5, {"loss": 1.5})

@@ -10,6 +10,7 @@ The file is the record of a run; a writer that fails is said and left out, and e
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -38,14 +39,14 @@ class Writers:
         """Open the writers of a run that goes on after ``step``."""
         self._writers: dict[str, Writer] = {}
         if importlib.util.find_spec("tensorboardX"):
-            self._add("TensorBoard", lambda: EventFiles(workdir / "tensorboard", step))
+            self._add("TensorBoard", functools.partial(EventFiles, workdir / "tensorboard", step))
         for entry in importlib.metadata.entry_points(group=GROUP):
-            self._add(entry.name, lambda entry=entry: entry.load()(workdir))
+            self._add(entry.name, functools.partial(_opened, entry, workdir))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Give the metrics of a step to all writers."""
         for name, writer in list(self._writers.items()):
-            self._tried(name, lambda writer=writer: writer.write(step, values))
+            self._tried(name, functools.partial(writer.write, step, values))
 
     def close(self) -> None:
         """Close all writers."""
@@ -65,6 +66,10 @@ class Writers:
             self._writers.pop(name, None)
             _LOG.warning("metrics are no longer given to %s: %s: %s", name, type(error).__name__, error)
             return None
+
+
+def _opened(entry: importlib.metadata.EntryPoint, workdir: Path) -> Writer:
+    return entry.load()(workdir)
 
 
 class EventFiles:
