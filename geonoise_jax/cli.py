@@ -127,6 +127,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--out", type=Path, help="file name without ending (default: WORKDIR/samples/samples)")
     command.add_argument("--png", action="store_true", help="also write each sample as OUT/000000.png, ...")
     command.add_argument("--uint8", action="store_true", help="also write all samples as pixels 0..255, OUT.npy")
+    command.add_argument("--animate", action="store_true", help="also write the way from noise to samples, OUT.gif")
     command.add_argument("--seed", type=int, default=0, help="seed of the start noise (default: 0)")
     command.add_argument("--sampler", help="e.g. heun, ddim, ancestral, dpmpp_2m, tsit5 (default: the config's)")
     command.add_argument(

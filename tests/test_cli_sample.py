@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
+from geonoise_jax.figures import animation
+from geonoise_jax.figures.pictures import sample_picture
 from geonoise_jax.sampling.samplers import SAMPLERS
 from tests.command_line import CONFIG, SMALL, run, snapshot
 
@@ -54,6 +56,23 @@ def test_sampling_a_workdir_alone(workdir: Path, data_dir: Path, tmp_path: Path)
     np.testing.assert_array_equal(arrays["labels"], np.arange(20) % 2)
     assert Image.open(moved / "samples" / "samples.png").size == (750, 750)
     assert snapshot(moved / "checkpoints") == kept
+
+
+def test_the_way_from_noise_to_samples_is_shown(workdir: Path, tmp_path: Path) -> None:
+    ended = run("sample", f"--workdir={workdir}", f"--out={tmp_path / 'a'}", "--num=5", "--num-steps=3", "--animate")
+    assert ended.status == 0, ended.err
+    assert ended.out.split() == [str(tmp_path / f"a.{ending}") for ending in ("png", "npz", "gif")]
+    film = ImageSequence.Iterator(Image.open(tmp_path / "a.gif"))
+    assert [frame.info["duration"] for frame in film] == [80, 80, 80, 2000]
+
+
+def test_frames_are_few_and_of_unit_scale() -> None:
+    states = np.stack([np.full((70, 2, 2, 1), 80.0 - k, np.float32) for k in range(80)])
+    shown = animation.frames(states, np.linspace(80, 1, 80), np.linspace(80, 1, 80), title="run")
+    assert len(shown) == 48
+    # All white, and of 64 samples, as large as the grid of the samples themselves.
+    assert shown[0].size == shown[-1].size == sample_picture(states[0, :64], title="run").size
+    assert np.asarray(shown[-1])[-40:].min() == 255
 
 
 def test_samples_depend_on_the_seed_and_not_on_the_batch_size(workdir: Path, tmp_path: Path) -> None:

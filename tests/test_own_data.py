@@ -57,13 +57,15 @@ def test_a_folder_may_move_but_not_change(trained: Path, tmp_path: Path) -> None
 
 
 def test_samples_start_from_images_and_are_written_as_such(trained: Path, tmp_path: Path) -> None:
-    words = ("sample", f"--workdir={trained / 'run'}", f"--out={tmp_path / 'drawn'}", "--png", "--uint8")
+    words = ("sample", f"--workdir={trained / 'run'}", f"--out={tmp_path / 'drawn'}", "--png", "--uint8", "--animate")
     (tmp_path / "drawn").mkdir()
     for old in ("000012.png", "mine.png"):
         (tmp_path / "drawn" / old).touch()
     ended = run(*words, f"--x={trained / 'photos'}", "--start-time=0.5")
     assert ended.status == 0, ended.err
-    assert ended.out.split() == [str(tmp_path / name) for name in ("drawn.png", "drawn.npz", "drawn", "drawn.npy")]
+    assert ended.out.split() == [
+        str(tmp_path / name) for name in ("drawn.png", "drawn.npz", "drawn", "drawn.npy", "drawn.gif")
+    ]
     array = np.load(tmp_path / "drawn.npy")
     assert (array.shape, array.dtype) == ((10, 4, 6, 3), np.uint8)
     with np.load(tmp_path / "drawn.npz") as stored:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from geonoise_jax import build
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.point_files import Space, as_events, read_points, space_of
 from geonoise_jax.evaluation.restore import Trained, restore
-from geonoise_jax.figures import pictures
+from geonoise_jax.figures import animation, pictures
 from geonoise_jax.figures.outputs import write
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import Samples
@@ -52,6 +53,7 @@ class Options:
             1 that of the config is left out.
         png: whether each sample is written as a picture of its own too.
         uint8: whether all samples are written as pixels 0..255 too.
+        animate: whether their way from noise is written as a GIF too.
     """
 
     num: int | None = None
@@ -72,6 +74,7 @@ class Options:
     guidance_interval: tuple[float, ...] | None = None
     png: bool = False
     uint8: bool = False
+    animate: bool = False
 
 
 def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
@@ -80,7 +83,7 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     The .npz holds ``samples`` [num, *event] in model space, what the sampler measured of each (``evaluations`` of the
     network and, for samplers that read it off, ``noise_level``), ``labels`` if there are classes, and ``step``. With
     ``png`` the folder ``OUT`` holds each sample as ``000000.png``, ``000001.png``, ...; with ``uint8`` there is
-    ``OUT.npy``, uint8 [num, H, W, C].
+    ``OUT.npy``, uint8 [num, H, W, C]; with ``animate`` the way of the samples from noise, as ``OUT.gif``.
 
     Returns:
         The files written.
@@ -108,6 +111,7 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
         guidance_interval=options.guidance_interval,
         x=x,
         on_batch=lambda done, _: progress.update(done),
+        trajectory=options.animate,
         **chosen,
         **options.sampler_options,
     )
@@ -118,7 +122,17 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     written = _write(Path(out), samples, labels, trained.step, title)
     if options.png or options.uint8:
         written += pictures.write_each(Path(out), pictures.to_pixels(samples.x), png=options.png, npy=options.uint8)
+    if options.animate:
+        written.append(_animated(Path(out), trained, samples, title))
     return written
+
+
+def _animated(out: Path, trained: Trained, samples: Samples, title: str) -> Path:
+    states, times = np.asarray(samples.trajectory), np.asarray(samples.times)
+    a, b = (np.asarray(scale) for scale in trained.field.process.schedule.scales(jnp.asarray(times)))
+    path = out.with_name(out.name + ".gif")
+    animation.save(path, animation.frames(states, times, np.hypot(a, b), title=title))
+    return path
 
 
 def _space(trained: Trained) -> Space:
