@@ -39,12 +39,12 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, overrides: list[str]) -> P
 # Command, and the function in which the signal comes: data preparation, building, restoring, compiling, writing.
 PHASES = [
     ("train", "geonoise_jax.config.load"),
-    ("train", "geonoise_jax.build.arrays"),
+    ("train", "geonoise_jax.build.runs.arrays"),
     ("train", "geonoise_jax.training.train.make_step"),
     ("train", "geonoise_jax.training.workdir.claim"),
     ("train", "geonoise_jax.training.train.initial_state"),
     ("sample", "geonoise_jax.evaluation.draw.restore"),
-    ("sample", "geonoise_jax.evaluation.draw.generate"),
+    ("sample", "geonoise_jax.evaluation.restore.generate"),
     ("sample", "geonoise_jax.files.save_arrays"),
     ("figure", "geonoise_jax.evaluation.excess_risk.run"),
     ("demo", "geonoise_jax.build.arrays"),

@@ -16,6 +16,7 @@ from geonoise_jax.build.processes import loss_weight, process, scale, time_law
 from geonoise_jax.build.specs import from_spec, frozen
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.training import optimizer as optimizers
+from geonoise_jax.training import workdir
 from geonoise_jax.training.ema import EMA, EMAS
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.run import Budget, Run, Sampling, recorded
@@ -41,7 +42,7 @@ def train(
     Raises:
         ValueError: on a config that cannot be built, or a workdir of another one or of other data.
     """
-    folder = Path(folder)
+    folder = workdir.usable(folder)
     config = configs.absolute(config)
     parts = _without_data(config)
     mesh_of(parts["budget"], parts["layout"], devices)

@@ -76,6 +76,15 @@ def seconds_at(path: Path, step: int) -> float:
     return float(kept[-1]["seconds"]) if kept else 0.0
 
 
+def is_whole(path: Path) -> bool:
+    """Return whether a ``metrics.jsonl``, if there is one, ends with a whole line.
+
+    Raises:
+        UserError: if it cannot be read, or a line but the last is damaged.
+    """
+    return not path.exists() or len(_lines(path, torn=True)) == len(path.read_bytes().splitlines())
+
+
 def _lines(path: Path, *, torn: bool = False) -> list[dict[str, Any]]:
     lines = files.read_json_lines(path, torn=torn)
     for number, line in enumerate(lines, start=1):

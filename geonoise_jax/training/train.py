@@ -112,10 +112,15 @@ def train(run: Run, folder: str | Path, *, devices: list[jax.Device] | None = No
 def finished(folder: Path, budget: Budget, sampling: Sampling) -> Result | None:
     """Return the result of a run that has nothing left to do in this workdir, or None; compiles and changes nothing.
 
-    Its last checkpoint is read, so that a damaged one is seen and made again.
+    Its files are read, so that damage is seen, and made again where it can be: a checkpoint, a torn line of metrics.
+
+    Raises:
+        ValueError: if a file is damaged that cannot be made again.
     """
-    if not (folder / "checkpoints").is_dir():
+    log = folder / "metrics.jsonl"
+    if not (folder / "checkpoints").is_dir() or not metrics.is_whole(log):
         return None
+    workdir.read_facts(folder)
     checkpoints = Checkpoints(folder, read_only=True)
     try:
         step = max(checkpoints.steps, default=0)
@@ -123,7 +128,7 @@ def finished(folder: Path, budget: Budget, sampling: Sampling) -> Result | None:
             return None
     finally:
         checkpoints.close()
-    return Result(step, None, metrics.seconds_at(folder / "metrics.jsonl", step), first=step)
+    return Result(step, None, metrics.seconds_at(log, step), first=step)
 
 
 def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> Setup:
