@@ -26,6 +26,7 @@ from geonoise_jax.progress import LogHandler, Output
 _CPU_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution,-individual_dot"
 _VERSIONS_WITH_FLAG = ("0.10.2",)
 # Compiled programs are kept from process to process: as many bytes of them, and those that took as long to compile.
+_JAX_NOTE = "\n--------------------\nFor simplicity, JAX has removed"
 _KEPT_BYTES, _KEPT_SECONDS = 2**30, 0.2
 
 
@@ -152,7 +153,8 @@ def _say(name: str, message: str) -> None:
 
 def explained(error: Exception) -> str | None:
     """Return the line that an error means for the user, or None if it is a fault of the program."""
-    text = str(error)
+    # jax adds lines on its own frames to what passes through it.
+    text = str(error).partition(_JAX_NOTE)[0]
     if isinstance(error, (UserError, OSError)):
         return text
     line = text.partition("\n")[0]

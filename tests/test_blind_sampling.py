@@ -140,6 +140,7 @@ def test_moments_of_the_gaussian(edm: Study) -> None:
     assert edm.blind_moments[0, 3] == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_noise_and_velocity_prediction_and_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blind_sampling, "_on_gaussian", lambda *_: (np.ones(4), np.ones(4)))
     study = study_of("VE eps", "FM v", "EqM, descent", dims=(8,))

@@ -210,8 +210,8 @@ def test_any_key_but_an_essential_one_may_be_newer_than_a_stored_config(caplog: 
         def older(tree: Any, parents: list[str] = parents, leaf: str = leaf) -> None:
             functools.reduce(operator.getitem, parents, tree).pop(leaf)
 
-        stored = config.loads(_stored(older, config.base_config()))
-        assert config.differences(stored, config.base_config()) == {}
+        read = config.loads(_stored(older, config.base_config()))
+        assert config.differences(read, config.base_config()) == {}
         assert f"config.json: of another version, without {key}: taken to be the default" in caplog.text
 
 

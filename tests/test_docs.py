@@ -63,6 +63,7 @@ def test_programs_of_the_concepts_run() -> None:
     assert namespace["samples"].shape == (64, 2)
 
 
+@pytest.mark.slow
 def test_programs_of_the_how_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run that they restore is a short one; the files of Fashion-MNIST are not everywhere."""
     monkeypatch.chdir(tmp_path)

@@ -60,7 +60,7 @@ def test_all_stop_where_the_field_is_small(cases: list[Case]) -> None:
         assert case.distance[case.evaluations > 1].min() > 0.8 * edge
 
 
-@pytest.mark.parametrize("name", ["eqm_nesterov", "eqm_nesterov_released"])
+@pytest.mark.parametrize("name", [pytest.param("eqm_nesterov", marks=pytest.mark.slow), "eqm_nesterov_released"])
 def test_paths_are_those_of_the_samplers(name: str) -> None:
     """Of which plain descent is the one without momentum."""
     points = ring(8)[0]
@@ -147,6 +147,7 @@ def test_a_budget_that_is_never_reached_is_said_so() -> None:
     assert figure.picture([lost]).format == "PNG"
 
 
+@pytest.mark.slow
 def test_a_trained_field_and_its_training_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"model.class_conditional": False, "training.num_steps": 20}
     folder = tmp_path / "run"

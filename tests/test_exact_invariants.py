@@ -18,7 +18,7 @@ from tests.exact_laws import laws, queries, whole_range
 pytestmark = pytest.mark.usefixtures("x64")
 
 NAMES = ("FiniteSet", "Gaussian", "Mixture", "Subspace", "Circles")
-QUICK = ("FiniteSet", "Mixture", "Circles")
+QUICK = ("FiniteSet", "Circles")
 
 
 def make_schedule(cls: type[schedules.Schedule]) -> schedules.Schedule:
@@ -30,7 +30,14 @@ def relative(error: jax.Array, *sizes: jax.Array) -> float:
 
 
 @pytest.mark.filterwarnings("ignore:integrals over the noise level")
-@pytest.mark.parametrize("cls", schedules.SCHEDULES, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls",
+    [
+        cls if cls in (schedules.Linear, schedules.VPDiscrete) else pytest.param(cls, marks=pytest.mark.slow)
+        for cls in schedules.SCHEDULES
+    ],
+    ids=[cls.__name__ for cls in schedules.SCHEDULES],
+)
 def test_decomposition_and_tweedie(cls: type[schedules.Schedule]) -> None:
     """The decomposition holds node by node, so a rough quadrature shows it as well as a fine one."""
     schedule, u, tested = make_schedule(cls), jnp.asarray(queries()), 0

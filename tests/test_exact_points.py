@@ -129,6 +129,7 @@ def test_drawn_observations_are_data_and_noise(drawn: dict[str, Any], tmp_path: 
     assert np.all((first["t"] >= law.lo) & (first["t"] <= law.hi))
 
 
+@pytest.mark.slow
 def test_given_points_of_a_split_in_float64(data_dir: str, tmp_path: Path) -> None:
     """Flattened or not, with their noise level or without, for a discrete law on the points of the test split."""
     rng = np.random.default_rng(0)

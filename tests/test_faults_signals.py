@@ -202,7 +202,10 @@ def test_a_training_process_saves_on_a_hangup_and_a_third_signal_ends_it_at_once
             for _ in range(times):
                 process.send_signal(number)
                 time.sleep(0.05)
-            out, err = process.communicate(timeout=60)
+            try:
+                out, err = process.communicate(timeout=60)
+            finally:
+                process.kill()
         assert (process.returncode, out) == (128 + number, "")
         assert "Traceback" not in err
         first, *_, last = err.splitlines()

@@ -99,6 +99,7 @@ def test_training_moves_a_fresh_energy(form: str) -> None:
     assert 1e-3 < size < 1e3
 
 
+@pytest.mark.slow
 def test_a_u_net_can_be_trained_through_its_gradient() -> None:
     """Against the loss along the gradient, by central differences."""
     net = UNet(base_channels=4, channel_multipliers=(1,), blocks_per_level=1, middle_attention=False, conditional=False)

@@ -127,6 +127,7 @@ def test_attention_at_a_resolution_that_never_occurs_is_refused() -> None:
         _shapes(_tiny(attention_resolutions=(4, 16)), 7, 8, 1)
 
 
+@pytest.mark.slow
 def test_both_ways_to_convolve_are_one_network(x64: None) -> None:
     """With the same parameters, values, gradients and gradients of gradients agree; the image is odd and padded."""
     nets = [_tiny(dtype="float64", middle_attention=False, convolution=name) for name in CONVOLUTIONS]

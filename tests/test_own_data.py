@@ -51,7 +51,7 @@ def test_a_folder_may_move_but_not_change(trained: Path, tmp_path: Path) -> None
     more = {"training__num_steps": "3"}
     assert train(tmp_path / "run", tmp_path / "moved", **more)[0] == 0
     (tmp_path / "moved" / "cat" / "0.png").unlink()
-    status, text = train(tmp_path / "run", tmp_path / "moved", **more)
+    status, text = train(tmp_path / "run", tmp_path / "moved", training__num_steps="4")
     assert status == 2
     assert "was trained on other data (num_items: 10 there, 9 now" in text
 

@@ -98,6 +98,7 @@ def test_noisy_images_of_every_level_are_in_reach(schedule: Any) -> None:
         assert np.abs(u).max() < exact_points._reach(process)
 
 
+@pytest.mark.slow
 def test_exact_quantities_of_stored_images_are_those_of_model_space(tmp_path: Path) -> None:
     choice = config.load("configs/digits.py:flow_matching")
     config.override(choice, [("data.data_dir", str(tmp_path))])

@@ -86,7 +86,7 @@ def run(sampler: Any, field: Any, u: Any, keys: Any = None, **options: Any) -> O
     return jax.jit(functools.partial(sampler, **options))(field, u, keys)
 
 
-@pytest.mark.parametrize("dim", [8, 64])
+@pytest.mark.parametrize("dim", [8, pytest.param(64, marks=pytest.mark.slow)])
 def test_descent_reaches_the_data_and_stays_there(dim: int) -> None:
     points, tolerance = circle(dim), 1e-3
     u = jnp.concatenate([jax.random.normal(jax.random.key(1), (32, dim)), jnp.asarray(points, jnp.float32)])
@@ -112,6 +112,7 @@ def test_in_two_dimensions_descent_collapses_to_the_geometric_median() -> None:
     assert distances(outcome.u, points)[collapsed].min() > 0.9
 
 
+@pytest.mark.slow
 def test_adaptive_stop_spends_fewer_evaluations_at_the_same_distance() -> None:
     points = circle(8)
     levels = jnp.repeat(jnp.asarray([0.05, 0.2, 0.5, 0.999]), 16)[:, None]
@@ -335,6 +336,7 @@ def test_bddm_samples_depend_on_their_key_alone() -> None:
     assert not np.allclose(other["noise_level"], together["noise_level"], equal_nan=True)
 
 
+@pytest.mark.slow
 def test_bddm_draws_the_data_with_their_weights() -> None:
     weights, num, dim = np.array([0.1, 0.2, 0.3, 0.4]), 512, 64
     points = np.random.default_rng(3).normal(size=(4, dim))

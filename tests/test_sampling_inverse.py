@@ -191,6 +191,7 @@ def test_implicit_schedule_of_a_trajectory() -> None:
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:1], ratio.shape), rtol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_descent_saves_the_implicit_schedule(momentum: float) -> None:
     """It is what one read-out tells of each point at which the field was evaluated, until the sample stops."""
@@ -235,6 +236,7 @@ def test_sampling_from_a_partially_noised_input_restores_it(sampler: str, proces
     np.testing.assert_allclose(restored, x, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_energy_ranks_what_is_out_of_distribution() -> None:
     marginal = marginal_of(EQM)
     inside = jnp.asarray(POINTS) + 0.02
@@ -259,6 +261,7 @@ def test_energy_score_hands_on_the_level() -> None:
         energy_score(Known(u, DENOISER), u)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_sum_of_two_energies_is_descended_to_what_both_allow() -> None:
     """Two sets of data share one point: most starts near it end there under the sum of both fields."""
     one, two = (ExactField(marginal_of(EQM, POINTS[part])) for part in (slice(0, 3), slice(2, 5)))

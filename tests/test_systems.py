@@ -22,6 +22,8 @@ from geonoise_jax.training import ema
 
 FILES = sorted(path.name for path in (Path(config.__file__).parents[2] / "configs").glob("*.py"))
 VARIANTS = variants()
+# Trained and sampled by default: one of every kind of sampler.
+QUICK = ("flow_matching,blind", "ddpm,conditional", "edm,conditional", "eqm,blind")
 CHANNELS = {"cifar10.py": 3, "svhn.py": 3, "imagenet64.py": 3}
 TINY_NET = {"base_channels": 4, "blocks_per_level": 1, "channel_multipliers": "(1, 2)", "attention_resolutions": "(4,)"}
 
@@ -64,7 +66,9 @@ def tiny(file: str, variant: str, folder: Path, **more: Any) -> ConfigDict:
     return config.override(choice, [(key, str(value)) for key, value in changes.items()])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in VARIANTS]
+)
 def test_every_variant_trains_and_samples_through_its_own_sampler(variant: str, tmp_path: Path) -> None:
     choice = tiny("circles.py", variant, tmp_path / "data")
     assert train(choice, tmp_path / "run").step == 2
@@ -76,7 +80,14 @@ def test_every_variant_trains_and_samples_through_its_own_sampler(variant: str, 
         assert (drawn["evaluations"] >= 1).all()
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file != "circles.py"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        file if file == "images.py" else pytest.param(file, marks=pytest.mark.slow)
+        for file in FILES
+        if file != "circles.py"
+    ],
+)
 def test_every_config_trains_and_samples(file: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (32, 8, 8, CHANNELS.get(file, 1)), dtype=np.uint8)

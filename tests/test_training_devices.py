@@ -51,7 +51,11 @@ def test_checkpoint_of_eight_devices_goes_on_with_one(data_dir: Path, on_eight: 
     ("name", "overrides"),
     [
         ("fsdp", {"sharding__parameters": "fsdp", "model__kwargs__width": 64}),
-        ("rules", {"sharding__rules": "(('block_0/.*/kernel', (None, 'model')),)", "mesh__model": 2}),
+        pytest.param(
+            "rules",
+            {"sharding__rules": "(('block_0/.*/kernel', (None, 'model')),)", "mesh__model": 2},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_sharded_parameters_train_alike(name: str, overrides: dict[str, str], data_dir: Path, tmp_path: Path) -> None:
@@ -68,6 +72,7 @@ def test_sharded_parameters_train_alike(name: str, overrides: dict[str, str], da
     assert len(moments) == 2 * len(split)
 
 
+@pytest.mark.slow
 def test_accumulation_changes_nothing_but_rounding(data_dir: Path, tmp_path: Path) -> None:
     plain: dict[str, Any] = {"model__kwargs__dropout": 0.0, "training__num_steps": 30}
     train(circles(data_dir, **plain), tmp_path / "one")

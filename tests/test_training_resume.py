@@ -101,6 +101,7 @@ train(config.loads((folder / "choice.json").read_text()), folder / "run")
     assert_same_run(choice, reference, run)
 
 
+@pytest.mark.slow
 def test_unet_with_flips_and_accumulation_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = config.load("configs/digits.py:ddpm,blind")
     assignments = {

@@ -44,7 +44,7 @@ def test_a_step_changes_no_dtype(dtype: str, average: str, x64: bool, data_dir: 
         assert types(after) == types(setup.abstract)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_a_run_under_x64_resumes_bit_for_bit(dtype: str, data_dir: Path, tmp_path: Path, x64: None) -> None:
     first, choice = (short(data_dir, steps, model__kwargs__dtype=dtype) for steps in (2, 4))
     train(first, tmp_path / "parts")

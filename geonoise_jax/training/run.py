@@ -21,6 +21,7 @@ from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field, GuidedField, NetworkField
 from geonoise_jax.process import schedules, targets, times, weights
+from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.training import ema, optimizer
 from geonoise_jax.training.losses import Objective
@@ -266,7 +267,7 @@ def check_network(run: Run) -> None:
     def call() -> Array:
         field = run.field(init_params(run.network, run.data.event_shape, init_key(0)))
         labels = jnp.zeros(2, jnp.int32) if run.num_classes else None
-        key = jax.random.key(0)
+        key = root_key(0)
         u, t = jnp.zeros(shape), jnp.full(2, run.process.schedule.t_max)
         return field.with_labels(labels).apply(u, t, train=True, rngs={"dropout": key})
 
