@@ -25,8 +25,8 @@ from geonoise_jax.progress import LogHandler, Output
 # multi-threaded ones (forward convolutions about twice as fast). Other versions do not know it and would abort.
 _CPU_CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution,-individual_dot"
 _VERSIONS_WITH_FLAG = ("0.10.2",)
-# Compiled programs are kept from process to process: as many bytes of them, and those that took as long to compile.
 _JAX_NOTE = "\n--------------------\nFor simplicity, JAX has removed"
+# Compiled programs are kept from process to process: as many bytes of them, and those that took as long to compile.
 _KEPT_BYTES, _KEPT_SECONDS = 2**30, 0.2
 
 

@@ -138,7 +138,7 @@ def test_attention_equals_the_sum_over_positions_written_out() -> None:
 
 
 def test_attention_refuses_heads_that_do_not_divide_the_channels() -> None:
-    with pytest.raises(ValueError, match="num_heads = 3: must be a divisor .* 8(\n|$)"):
+    with pytest.raises(ValueError, match=r"num_heads = 3: must be a divisor .* 8(\n|$)"):
         jax.eval_shape(layers.SelfAttention(3).init, jax.random.key(0), jnp.zeros((1, 2, 2, 8)))
 
 
