@@ -126,6 +126,13 @@ def discard_drafts() -> None:
         draft.unlink(missing_ok=True)
 
 
+def remove(path: str | Path) -> None:
+    """Remove a file; one that is gone already is as well."""
+    path = local(path)
+    with _naming(path, "cannot be removed"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as file:

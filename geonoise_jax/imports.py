@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from geonoise_jax import files
 from geonoise_jax.errors import UserError, nearest
 
 # What follows the colon is a Python name: TFDS versions, such as ``name:1.0.0``, are no imports.
@@ -96,12 +97,8 @@ def trust(folder: Path, tree: Mapping[str, Any]) -> None:
     record = _record()
     if digest is None or record.get(str(folder.resolve())) == digest:
         return
-    path = record_path()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        draft.write_text(json.dumps({**record, str(folder.resolve()): digest}, indent=1))
-        draft.replace(path)
+    with contextlib.suppress(UserError):
+        files.write_json(record_path(), {**record, str(folder.resolve()): digest})
 
 
 def require(folder: Path, tree: Mapping[str, Any]) -> None:

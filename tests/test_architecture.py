@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "process": set(),
     "nets": set(),
     "data": {"progress"},
-    "imports": set(),
+    "imports": {"files"},
     "config": {"imports"},
     "progress": set(),
     "files": set(),

@@ -158,12 +158,11 @@ def write_each(out: Path, pixels: UInt8[np.ndarray, "n h w c"], *, png: bool, np
     """
     written = []
     if png:
-        out.mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(pixels):
             save(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), out / f"{number:06d}.png")
         for old in out.glob("*.png"):
             if re.fullmatch(r"\d{6,}", old.stem) and int(old.stem) >= len(pixels):
-                old.unlink()
+                files.remove(old)
         written.append(out)
     if npy:
         path = out.with_name(out.name + ".npy")
