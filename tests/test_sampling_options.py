@@ -152,7 +152,7 @@ def test_guidance_of_a_config() -> None:
         settings = choice("flow_matching,blind", guidance__interval=interval)
         field = build.network_field(settings, build.network(settings, None), None, (8,))
         with pytest.raises(ValueError, match="sampling.guidance.interval = .*: has no effect with .*scale = 1"):
-            build.sampling_field(settings, field)
+            build.sampling(settings).field(field)
 
 
 def test_another_sampler_leaves_out_what_it_does_not_use() -> None:

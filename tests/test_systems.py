@@ -196,10 +196,10 @@ def test_guidance_needs_classes() -> None:
     choice = config.override(config.load("configs/circles.py"), [("sampling.guidance.scale", "2.0")])
     field = build.network_field(choice, build.network(choice, None), None, (8,))
     with pytest.raises(ValueError, match="sampling.guidance.scale = 2.0: must be 1 for a model without classes"):
-        build.sampling_field(choice, field)
+        build.sampling(choice).field(field)
     config.override(choice, [("model.class_conditional", "True"), ("model.label_dropout", "0.0")])
     with pytest.raises(ValueError, match="must be 1 for a model trained with model.label_dropout = 0"):
-        build.sampling_field(choice, field)
+        build.sampling(choice).field(field)
 
 
 def test_systems_hold_nothing_that_a_config_could_change() -> None:

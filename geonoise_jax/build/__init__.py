@@ -16,7 +16,6 @@ from geonoise_jax.build.networks import guidance as guidance
 from geonoise_jax.build.networks import network as network
 from geonoise_jax.build.networks import network_field as network_field
 from geonoise_jax.build.networks import sampler as sampler
-from geonoise_jax.build.networks import sampling_field as sampling_field
 from geonoise_jax.build.networks import sampling_options as sampling_options
 from geonoise_jax.build.processes import loss_weight as loss_weight
 from geonoise_jax.build.processes import process as process

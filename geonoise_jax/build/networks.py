@@ -19,8 +19,6 @@ from geonoise_jax.fields import (
     MATMUL_PRECISIONS,
     NOISE_FEATURES,
     OUTPUTS,
-    Field,
-    GuidedField,
     NetworkField,
     Preconditioner,
 )
@@ -100,16 +98,6 @@ def field_options(config: ConfigDict) -> dict[str, Any]:
         },
         "matmul_precision": config.matmul_precision,
     }
-
-
-def sampling_field(config: ConfigDict, field: NetworkField) -> Field:
-    """Return the field that is sampled: with classifier-free guidance if the config asks for it.
-
-    Raises:
-        ValueError: as :func:`guidance`.
-    """
-    weight, interval = guidance(config)
-    return field if weight == 1.0 else GuidedField(field, weight, interval=interval)
 
 
 def guidance(config: ConfigDict) -> tuple[float, Any]:

@@ -21,8 +21,7 @@ from geonoise_jax.training.ema import EMA, EMAS
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.run import Budget, Run, Sampling, recorded
 from geonoise_jax.training.sharding import Layout
-from geonoise_jax.training.train import Result, finished, mesh_of
-from geonoise_jax.training.train import train as train_run
+from geonoise_jax.training.train import Result, carry_on, finished, mesh_of
 from geonoise_jax.training.workdir import OfConfig
 
 
@@ -48,7 +47,7 @@ def train(
     mesh_of(parts["budget"], parts["layout"], devices)
     OfConfig(config).compare(folder)
     done = finished(folder, parts["budget"], parts["sampling"])
-    return train_run(run(config, data), folder, devices=devices) if done is None else done
+    return carry_on(_run(config, parts, data), folder, devices=devices) if done is None else done
 
 
 def run(config: ConfigDict, data: Arrays | None = None) -> Run:
@@ -58,7 +57,10 @@ def run(config: ConfigDict, data: Arrays | None = None) -> Run:
         ValueError: on a config that cannot be built.
     """
     config = configs.absolute(config)
-    parts = _without_data(config)
+    return _run(config, _without_data(config), data)
+
+
+def _run(config: ConfigDict, parts: dict[str, Any], data: Arrays | None) -> Run:
     data = arrays(config) if data is None else data
     module = network(config, data.num_classes)
     made = Run(

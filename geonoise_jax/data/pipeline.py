@@ -30,6 +30,13 @@ DEVICE_BUDGET_BYTES = 1 << 30
 _CACHED_EPOCHS = 4
 
 
+def resolved(placement: str, nbytes: int, budget: int = DEVICE_BUDGET_BYTES) -> str:
+    """Return where data of this size go: as the placement says, and with ``auto`` to the device if they fit."""
+    if placement != "auto":
+        return placement
+    return "device" if nbytes <= budget else "host"
+
+
 class Pipeline:
     """Batches of a data set for one process of a run.
 
@@ -85,8 +92,7 @@ class Pipeline:
         if self.batch_size % count:
             raise UserError(f"batch_size must be divisible by process_count={count}, got {batch_size}")
         self.local_batch_size = self.batch_size // count
-        fits = arrays.nbytes <= device_budget_bytes
-        self.placement = placement if placement != "auto" else "device" if fits else "host"
+        self.placement = resolved(placement, arrays.nbytes, device_budget_bytes)
         self._flip = flip
         self._first = rank * self.local_batch_size
         self._order = functools.lru_cache(_CACHED_EPOCHS)(

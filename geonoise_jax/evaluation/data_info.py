@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from geonoise_jax import build
 from geonoise_jax.data.arrays import Arrays
-from geonoise_jax.data.pipeline import DEVICE_BUDGET_BYTES
+from geonoise_jax.data.pipeline import resolved
 from geonoise_jax.errors import UserError
 from geonoise_jax.figures import pictures
 from geonoise_jax.figures.data_grid import captioned_grid
@@ -80,8 +80,7 @@ def _rows(config: ConfigDict, data: Arrays) -> dict[str, str]:
     found, (low, high) = statistics(data), data.value_range
     shape = "x".join(map(str, data.event_shape))
     kind = " (height x width x channels)" if data.is_image else ""
-    fits = data.nbytes <= DEVICE_BUDGET_BYTES
-    place = config.data.placement if config.data.placement != "auto" else "device" if fits else "host"
+    place = resolved(config.data.placement, data.nbytes)
     return {
         "items": f"{len(data)}, of which a batch takes {config.training.batch_size}",
         "shape": f"{shape}{kind}",

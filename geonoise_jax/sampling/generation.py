@@ -146,9 +146,12 @@ def generate(
         given.labels("labels", labels, num)
     check_begin(chosen.within, request, x is not None)
     dtype = np.dtype(chosen.times.dtype)
-    _room(f"num = {num}", (num, *field.event_shape), dtype)
-    states = (len(chosen.times), num, *field.event_shape)
-    path = _room("trajectory = True", states, dtype) if trajectory else None
+    _check_room(f"num = {num}", (num, *field.event_shape), dtype)
+    path = None
+    if trajectory:
+        states = (len(chosen.times), num, *field.event_shape)
+        _check_room("trajectory = True", states, dtype)
+        path = np.empty(states, dtype)
     batches, exactness = [], Exactness()
     # Threefry from here on: the draws of other kinds of keys depend on the batch that a key is in.
     for start, size, (keys, *data) in _batches(threefry(key), num, batch_size, mesh, x, noise, labels):
@@ -168,19 +171,14 @@ def generate(
     return samples
 
 
-def _room(name: str, shape: tuple[int, ...], dtype: np.dtype) -> Float[np.ndarray, "..."]:
-    """Return an array on the host, whose pages are taken when they are written.
-
-    Raises:
-        ValueError: if this machine has not that much memory.
-    """
+def _check_room(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse an array that is larger than the memory of this machine."""
     size = math.prod(shape) * dtype.itemsize
     if hasattr(os, "sysconf") and size > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise UserError(
             f"{name}: {list(shape)} numbers would take {size / 2**30:.1f} GiB of the {memory / 2**30:.1f} GiB of this "
             "machine; ask for fewer samples or times"
         )
-    return np.empty(shape, dtype)
 
 
 def check(

@@ -37,6 +37,7 @@ from geonoise_jax.training.fingerprint import fingerprint
 from geonoise_jax.training.state import TrainState, types
 
 _LOG = logging.getLogger(__name__)
+_ATTEMPTS = 2
 
 
 class Checkpoints:
@@ -209,19 +210,16 @@ class Checkpoints:
 
         Orbax raises whatever its file layers raise. Damaged is what fails again although every byte of it can be read.
         """
-        try:
-            return self._load(step, abstract, wanted)
-        except (OtherTypesError, MemoryError):
-            raise
-        except Exception as error:
-            self._check_readable(step, error)
-        try:
-            return self._load(step, abstract, wanted)
-        except (OtherTypesError, MemoryError):
-            raise
-        except Exception as error:
-            self._check_readable(step, error)
-            raise DamagedCheckpointError(f"{self._named(step)} is damaged ({reason(error)})") from error
+        failures: list[Exception] = []
+        while len(failures) < _ATTEMPTS:
+            try:
+                return self._load(step, abstract, wanted)
+            except (OtherTypesError, MemoryError):
+                raise
+            except Exception as error:
+                self._check_readable(step, error)
+                failures.append(error)
+        raise DamagedCheckpointError(f"{self._named(step)} is damaged ({reason(failures[-1])})") from failures[-1]
 
     def _require(self, step: int) -> None:
         if step not in self.steps:

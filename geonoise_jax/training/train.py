@@ -28,7 +28,7 @@ from geonoise_jax.training import metrics, sharding, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
 from geonoise_jax.training.description import Description
 from geonoise_jax.training.metrics import MetricsLog
-from geonoise_jax.training.run import Budget, Run, Sampling, check_network
+from geonoise_jax.training.run import Budget, Record, Run, Sampling, check_network
 from geonoise_jax.training.state import TrainState, init_key, init_state
 from geonoise_jax.training.step import StepReport, make_step
 
@@ -92,21 +92,35 @@ def train(run: Run, folder: str | Path, *, devices: list[jax.Device] | None = No
     if not isinstance(run, Run):
         raise UserError(f"run is a {type(run).__name__}: must be a Run; build.train takes a config")
     folder = workdir.usable(folder)
-    record = run.record or Description(run)
-    record.compare(folder)
+    record_of(run).compare(folder)
     done = finished(folder, run.budget, run.sampling)
     if done is not None:
         return done
+    return carry_on(run, folder, devices=devices)
+
+
+def carry_on(run: Run, folder: Path, *, devices: list[jax.Device] | None = None) -> Result:
+    """Begin or resume a run, as :func:`train` does once it knows that the workdir is usable, the run's and unfinished.
+
+    Raises:
+        ValueError: on a run that cannot be built or a workdir of another one or of other data.
+        DivergedError: if a step was not finite.
+    """
     setup = prepare(run, folder, devices)
     facts = workdir.facts_of(run.data)
     workdir.check_data(folder, facts)
     with workdir.held(folder), contextlib.ExitStack() as stack:
-        workdir.claim(folder, record, facts)
+        workdir.claim(folder, record_of(run), facts)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, keep=run.budget.keep)))
         log = stack.enter_context(contextlib.closing(MetricsLog(folder)))
         state = initial_state(setup, checkpoints)
         log.rewind(int(state.step))
         return _Loop(setup, checkpoints, log).run(state)
+
+
+def record_of(run: Run) -> Record:
+    """Return what a workdir knows a run by."""
+    return run.record or Description(run)
 
 
 def finished(folder: Path, budget: Budget, sampling: Sampling) -> Result | None:
