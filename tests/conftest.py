@@ -1,7 +1,12 @@
-"""Shared test set-up: 8 fake CPU devices, strict promotion, a persistent compile cache."""
+"""Shared test set-up: 8 fake CPU devices, strict promotion, programs compiled fast, a persistent compile cache.
+
+Most of the time of the tests is that of compiling programs that run once: XLA is asked for little optimisation. With
+GEONOISE_TESTS_OPTIMIZED=1 it optimises as it does for users.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import signal
@@ -12,6 +17,11 @@ from pathlib import Path
 # Before jax is imported: the mesh tests need several devices, the others use the first one.
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+if os.environ.get("GEONOISE_TESTS_OPTIMIZED", "0") in ("", "0"):
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    # Programs in one piece, made without MLIR. Another version of jaxlib may abort on flags that it does not know.
+    if importlib.metadata.version("jaxlib").startswith("0.10.") and "fusion_emitters" not in os.environ["XLA_FLAGS"]:
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "geonoise_jax_test_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

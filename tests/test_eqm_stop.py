@@ -122,8 +122,10 @@ def test_nearest_distances_are_exact_differences() -> None:
 
 
 def test_it_is_written_and_the_same_again(cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    again = eqm_stop.measure(QUICK)
-    for one, other in zip(cases, again, strict=True):
+    with monkeypatch.context() as patch:
+        patch.setattr(eqm_stop, "DESCENTS", DESCENTS[:1])
+        again = eqm_stop.measure(QUICK)
+    for one, other in zip(cases[: len(again)], again, strict=True):
         np.testing.assert_array_equal(one.evaluations, other.evaluations)
     monkeypatch.setattr(eqm_stop, "measure", lambda _: cases)
     text = eqm_stop.run(tmp_path / "new" / "stop.v1", QUICK)

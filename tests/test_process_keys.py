@@ -101,8 +101,8 @@ def test_no_sample_depends_on_its_batch(sampler: str) -> None:
         options = {"eta": 1.0}
     if SAMPLERS[sampler].timed and SAMPLERS[sampler].cost is not None:
         options["num_steps"] = 3
-    # Rounding may change a step of an adaptive sampler, whose tolerance is 1e-4.
-    tolerance = 1e-3 if SAMPLERS[sampler].timed and SAMPLERS[sampler].cost is None else 1e-5
+    # Rounding differs between programs; it may change a step of an adaptive sampler, whose tolerance is 1e-4.
+    tolerance = 1e-3 if SAMPLERS[sampler].timed and SAMPLERS[sampler].cost is None else 2e-4
     by_kind = []
     for kind in KINDS:
         key = jax.random.key(1, impl=kind)

@@ -49,11 +49,23 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) 
     monkeypatch.setattr(Pipeline, "batch", batch)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("steps", [[7], [20, 41], [0, 33, 58]])
+@pytest.mark.parametrize(
+    ("steps", "number"),
+    [
+        ([7], signal.SIGTERM),
+        ([0, 33, 58], signal.SIGINT),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in [
+                *(([7], signal.SIGINT), ([20, 41], signal.SIGINT)),
+                *(([20, 41], signal.SIGTERM), ([0, 33, 58], signal.SIGTERM)),
+            ]
+        ),
+    ],
+)
 def test_stopped_and_resumed_is_the_same_run(
-    number: signal.Signals,
     steps: list[int],
+    number: signal.Signals,
     whole: tuple[ConfigDict, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
