@@ -1,4 +1,4 @@
-"""What a trained field is worth: restoring, drawing, distances to data, and the studies of the figures."""
+"""What a trained field is worth: restoring, drawing, distances to data."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from geonoise_jax import files
+from geonoise_jax.drawing import pictures
 from geonoise_jax.errors import UserError
-from geonoise_jax.figures import pictures
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import check, class_turns, generate

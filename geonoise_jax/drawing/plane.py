@@ -11,9 +11,9 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from geonoise_jax.drawing import style
 from geonoise_jax.errors import UserError
 from geonoise_jax.exact import Decomposition, Marginal, Posterior
-from geonoise_jax.figures import style
 
 _ENERGY_CELLS, _ARROW_CELLS = 121, 21
 _CONTOURS = 24

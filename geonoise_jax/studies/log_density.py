@@ -20,16 +20,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from matplotlib.figure import Figure
+from PIL import Image
 
 from geonoise_jax import build
+from geonoise_jax.drawing import style
+from geonoise_jax.drawing.pictures import to_image
+from geonoise_jax.drawing.text import aligned, with_error
 from geonoise_jax.errors import UserError
-from geonoise_jax.evaluation.excess_risk import laws
+from geonoise_jax.evaluation.laws import laws
 from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.exact import Distribution
 from geonoise_jax.fields import DensityField
-from geonoise_jax.figures import log_density as figure
-from geonoise_jax.figures.outputs import write
 from geonoise_jax.process import grids
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
@@ -42,6 +45,7 @@ class Options:
     """Choices of the study.
 
     Attributes:
+        workdir: workdir of a density (``dual_score``).
         num: observations per noise level.
         levels: noise levels, evenly spaced in log(b / a) from t_min to t_max.
         held_out: the split whose points are noised, which training did not see.
@@ -51,6 +55,7 @@ class Options:
         ValueError: if a number is too small.
     """
 
+    workdir: Path
     num: int = 256
     levels: int = 13
     held_out: str = "test"
@@ -95,29 +100,13 @@ class Study(NamedTuple):
         return np.sqrt(np.square(sums).sum(1) * count / (count - 1.0)) / values.shape[1]
 
 
-def run(folder: str | Path, out: str | Path, options: Options | None = None) -> str:
-    """Compare the log-density of a workdir's last checkpoint with exact ones; write ``OUT.npz`` and ``OUT.png``.
-
-    Returns:
-        The results as text.
+def measure(options: Options) -> Study:
+    """Return all log-densities of a workdir's last checkpoint, computed on one device.
 
     Raises:
         ValueError: if the folder is no workdir, its network is no density, or training saw the held-out points.
     """
-    study, out = measure(folder, options or Options()), Path(out)
-    arrays: dict[str, Any] = {f"exact {name}": values for name, values in study.exact.items()}
-    arrays |= {name: value for name, value in study._asdict().items() if name != "exact"}
-    arrays |= {f"error {name}": study.error(study.learnt - values) for name, values in study.exact.items()}
-    write(out, figure.picture(study), arrays)
-    return figure.table(study)
-
-
-def measure(folder: str | Path, options: Options) -> Study:
-    """Return all log-densities, computed on one device.
-
-    Raises:
-        ValueError: see :func:`run`.
-    """
+    folder = options.workdir
     trained = restore(folder, mesh=sampling_mesh(jax.devices()[:1]))
     field, config = trained.field, trained.config
     if not isinstance(field, DensityField):
@@ -146,6 +135,55 @@ def measure(folder: str | Path, options: Options) -> Study:
     return Study(title, x[0].size, np.asarray(noise), np.stack(learnt), stacked, np.asarray(rows))
 
 
+def table(study: Study) -> str:
+    """Return means over the held-out observations of each noise level, in nats."""
+    header, rows = ["b / a", "learnt"], []
+    for name in study.exact:
+        header += [f"exact, {name}", "difference", "spread"]
+    for level, noise in enumerate(study.noise):
+        row = [f"{noise:.3g}", _mean(study, study.learnt, level)]
+        for values in study.exact.values():
+            difference = study.learnt - values
+            row += [_mean(study, values, level), _mean(study, difference, level, "+"), f"{difference[level].std():.2f}"]
+        rows.append(row)
+    heading = (
+        f"{study.title}: log p(u | t) in nats, {study.dim} dimensions, means over {study.learnt.shape[1]} held-out "
+        "points\nwith noise; difference: learnt less exact; spread: its standard deviation over the observations.\n"
+        "+-: standard error of the mean over held-out points and noise, for this network and this training set."
+    )
+    return "\n".join([heading, "", *aligned([header, *rows], left=0)])
+
+
+@style.paper()
+def picture(study: Study) -> Image.Image:
+    """Return the mean log-densities by noise level, and the differences with their standard deviations."""
+    figure = Figure(figsize=(9.5, 3.9), layout="constrained")
+    values, differences = figure.subplots(1, 2)
+    values.plot(study.noise, study.learnt.mean(1), color="black", marker="o", label="learnt")
+    differences.axhline(0.0, color="black", linewidth=0.8)
+    for number, (name, exact) in enumerate(study.exact.items()):
+        color, difference = style.COLORS[number], study.learnt - exact
+        look = {"color": color, "marker": "s^"[number % 2], "markerfacecolor": "white"}
+        values.plot(study.noise, exact.mean(1), linestyle="--", label=f"exact, {name}", **look)
+        differences.errorbar(study.noise, difference.mean(1), difference.std(1), label=name, **look)
+    values.set_ylim(*_limits(study.learnt.mean(1)))
+    differences.set_yscale("symlog", linthresh=1.0)
+    values.set(title="Mean log density of held-out observations", ylabel="log p(u | t), nats")
+    differences.set(title="Learnt less exact: mean and standard deviation", ylabel="nats")
+    for axes in (values, differences):
+        axes.set(xscale="log", xlabel="noise-to-signal ratio b / a")
+        axes.legend()
+    style.headed(figure, study.title)
+    return to_image(figure)
+
+
+def arrays(study: Study) -> dict[str, Any]:
+    """Return the fields of the study, each exact log-density and the standard error of its difference by name."""
+    found: dict[str, Any] = {f"exact {name}": values for name, values in study.exact.items()}
+    found |= {name: value for name, value in study._asdict().items() if name != "exact"}
+    return found | {f"error {name}": study.error(study.learnt - values) for name, values in study.exact.items()}
+
+
 def _observations(
     process: Process, x: Float[Array, "n *event"], key: Array, levels: int
 ) -> Iterator[tuple[Float[Array, "n *event"], Float[Array, "n"]]]:
@@ -165,3 +203,13 @@ def _exact(
     law: Distribution, u: Float[Array, "n *event"], a: Float[Array, "n"], b: Float[Array, "n"]
 ) -> Float[Array, "n"]:
     return law.log_density(u, a, b)
+
+
+def _mean(study: Study, values: np.ndarray, level: int, sign: str = "") -> str:
+    return with_error(values[level].mean(), study.error(values)[level], sign=sign)
+
+
+def _limits(means: np.ndarray) -> tuple[float, float]:
+    """Leave out where the density of the training set falls into its points."""
+    margin = 0.2 * np.ptp(means) + 1.0
+    return means.min() - margin, means.max() + margin

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from geonoise_jax import files
+from geonoise_jax.drawing import style
 from geonoise_jax.errors import UserError
-from geonoise_jax.figures import style
 
 _MIN_TILE = 64
 _BORDER = 2
@@ -188,7 +188,7 @@ def _principal_plane(
     return (base - center) @ axes.T, (points - center) @ axes.T
 
 
-def to_image(figure: Figure, dpi: int = 150) -> Image.Image:
+def to_image(figure: Figure, dpi: float = 150) -> Image.Image:
     """Render a figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from geonoise_jax.drawing import plane
 from geonoise_jax.exact import Gaussian, Marginal
-from geonoise_jax.figures import plane
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear
 from geonoise_jax.process.targets import Velocity

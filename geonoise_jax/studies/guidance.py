@@ -20,18 +20,21 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
+from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from geonoise_jax import build
+from geonoise_jax.drawing import style
+from geonoise_jax.drawing.pictures import image_grid, to_image, to_pixels
+from geonoise_jax.drawing.text import aligned, with_error
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.floors import Distance, floor, with_spread
 from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
 from geonoise_jax.evaluation.restore import Trained, restore
 from geonoise_jax.fields import GuidedField
-from geonoise_jax.figures import guidance as figure
-from geonoise_jax.figures.outputs import write
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.progress import Progress
@@ -41,6 +44,7 @@ from geonoise_jax.training.sharding import sampling_mesh
 
 _NEIGHBOURS = 5
 _RATIO = 4.0
+_OF_A_CLASS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Options:
     """Choices of the study.
 
     Attributes:
+        workdir: workdir of a class-conditional model.
         scales: guidance weights; 0 ignores the class, 1 is no guidance.
         interval: noise levels, lowest and highest, for the runs whose guidance is limited; None: where b / a is between
             1 / 4 and 4. Autonomous samplers have no such runs.
@@ -59,6 +64,7 @@ class Options:
         ValueError: if there is no scale or fewer than 2 samples.
     """
 
+    workdir: Path
     scales: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
     interval: tuple[float, float] | None = None
     num: int = 500
@@ -123,34 +129,14 @@ class Study(NamedTuple):
     floor: Distance
 
 
-def run(folder: str | Path, out: str | Path, options: Options | None = None) -> str:
-    """Sample a class-conditional workdir at several guidance scales, and write ``OUT.npz`` and ``OUT.png``.
-
-    The .npz holds the fields of :class:`Run`, stacked; accuracies and distances, like those of the data
-    (``data_accuracy`` and ``floor``), are pairs of a value and its error.
-
-    Returns:
-        The results as text.
+def measure(options: Options) -> Study:
+    """Sample a class-conditional workdir at several guidance scales, over all devices.
 
     Raises:
         ValueError: if the folder is no workdir, its network was not trained with and without classes, or training saw
             the held-out data.
     """
-    study = measure(folder, options or Options())
-    columns = {name: np.asarray([getattr(each, name) for each in study.runs]) for name in Run._fields[2:]}
-    intervals = np.asarray([each.interval or (-np.inf, np.inf) for each in study.runs])
-    arrays: dict[str, Any] = {**columns, "interval": intervals, "scale": [each.scale for each in study.runs]}
-    arrays |= {"labels": study.labels, "data_accuracy": study.accuracy, "floor": study.floor}
-    write(Path(out), figure.picture(study), arrays)
-    return figure.table(study)
-
-
-def measure(folder: str | Path, options: Options) -> Study:
-    """Return all runs, sampled over all devices.
-
-    Raises:
-        ValueError: see :func:`run`.
-    """
+    folder = options.workdir
     trained = restore(folder)
     config = trained.config
     labels = class_turns(options.num, trained.field.module.num_classes)
@@ -174,6 +160,56 @@ def measure(folder: str | Path, options: Options) -> Study:
     title = f"{config.data.name}, {config.schedule.name}, {config.target.name}, step {trained.step}"
     accuracy = Share.of(neighbours.predict(_flat(reference)) == true_classes)
     return Study(title, labels, tuple(runs), accuracy, base)
+
+
+def table(study: Study) -> str:
+    """Return the runs as text, with the held-out data and the chance of guessing beside them."""
+    heading = (
+        f"{study.title}: {len(study.labels)} samples per run\n"
+        "of its class: share of samples whose nearest training data have the class that was asked for\n"
+        "distance: sliced 2-Wasserstein, to held-out data; data: mean over draws of training data, classes alike\n"
+        "+-: standard deviation over such samples; the held-out data and the network are the same for all"
+    )
+    rows = [["scale", "noise levels", "of its class", "distance"]]
+    rows += [[f"{run.scale:g}", _levels(run), _percent(run.accuracy), with_error(*run.distance)] for run in study.runs]
+    rows.append(["data", "", _percent(study.accuracy), with_error(*study.floor)])
+    return "\n".join([heading, "", *aligned(rows, left=2), "", *findings(study)])
+
+
+def findings(study: Study) -> list[str]:
+    """Return a sentence that names the runs which are as near to the held-out data as training data."""
+    near = [f"{run.scale:g} ({_levels(run)})" for run in study.runs if not run.distance.differs(study.floor)]
+    return [f"As near to the held-out data as training data, within the spread: {'; '.join(near) or 'no scale'}."]
+
+
+@style.paper()
+def picture(study: Study) -> Image.Image:
+    """Return accuracy and distance by scale and, of images, some samples of each class."""
+    images = study.runs[0].samples.ndim == 4
+    figure = Figure(figsize=(13.0 if images else 4.6, 5.0), layout="constrained")
+    grid = figure.add_gridspec(2, 2 if images else 1, width_ratios=[1, 3] if images else None)
+    accuracy, distance = (figure.add_subplot(grid[row, 0]) for row in range(2))
+    _curve(accuracy, study, "accuracy", study.accuracy)
+    accuracy.set(title="Share that is of the class asked for", ylabel="share")
+    _curve(distance, study, "distance", study.floor)
+    distance.set(title="Distance to held-out data", xlabel="guidance scale", ylabel="sliced 2-Wasserstein")
+    accuracy.legend(loc="lower right")
+    if images:
+        _show_samples(figure.add_subplot(grid[:, 1]), study)
+    style.headed(figure, f"{study.title}: classifier-free guidance")
+    return to_image(figure)
+
+
+def arrays(study: Study) -> dict[str, Any]:
+    """Return the fields of all runs, stacked, with the class that was asked for, of each sample.
+
+    Accuracies and distances, like those of the data (``data_accuracy`` and ``floor``), are pairs of a value and its
+    error.
+    """
+    columns = {name: np.asarray([getattr(each, name) for each in study.runs]) for name in Run._fields[2:]}
+    intervals = np.asarray([each.interval or (-np.inf, np.inf) for each in study.runs])
+    found: dict[str, Any] = {**columns, "interval": intervals, "scale": [each.scale for each in study.runs]}
+    return found | {"labels": study.labels, "data_accuracy": study.accuracy, "floor": study.floor}
 
 
 def _chosen(trained: Trained, options: Options) -> list[tuple[float, tuple[float, float] | None]]:
@@ -207,3 +243,46 @@ def _labelled(config: ConfigDict, split: str | None) -> tuple[Float[np.ndarray, 
 
 def _flat(points: Float[np.ndarray, "n *event"]) -> Float[np.ndarray, "n d"]:
     return points.reshape(len(points), -1)
+
+
+def _curve(axes: Any, study: Study, name: str, reference: tuple[float, float]) -> None:
+    looks: tuple[dict[str, Any], ...] = (
+        {"marker": "o"},
+        {"marker": "s", "linestyle": "--", "markerfacecolor": "white"},
+    )
+    for limited, label, look in zip((False, True), ("at all noise levels", "in the middle"), looks, strict=True):
+        # Without guidance there is nothing to limit: that run belongs to both curves.
+        runs = [run for run in study.runs if run.scale == 1.0 or (run.interval is not None) == limited]
+        runs.sort(key=lambda run: run.scale)
+        if runs:
+            values, errors = zip(*(getattr(run, name) for run in runs), strict=True)
+            axes.errorbar([run.scale for run in runs], values, errors, label=label, **look)
+    value, error = reference
+    axes.axhline(value, color=style.REFERENCE, linestyle=":", label="data")
+    axes.axhspan(value - error, value + error, color="0.6", alpha=0.2, linewidth=0)
+
+
+def _show_samples(axes: Any, study: Study) -> None:
+    order = np.argsort(study.labels, kind="stable")
+    firsts = [row for label in np.unique(study.labels) for row in order[study.labels[order] == label][:_OF_A_CLASS]]
+    tiles = np.concatenate([to_pixels(run.samples[firsts]) for run in study.runs])
+    shown = image_grid(tiles, columns=len(firsts))
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, aspect="equal")
+    height = shown.height / len(study.runs)
+    labels = [f"{run.scale:g}" + ("" if run.interval is None else " (middle)") for run in study.runs]
+    axes.set_yticks([(row + 0.5) * height for row in range(len(labels))], labels)
+    width, classes = shown.width / len(firsts), study.labels[firsts]
+    centres = [(np.flatnonzero(classes == label).mean() + 0.5) * width for label in np.unique(classes)]
+    axes.set_xticks(centres, [str(label) for label in np.unique(classes)])
+    axes.set(title="Samples, by guidance scale and class", xlabel="class asked for", ylabel="guidance scale")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+
+
+def _levels(run: Run) -> str:
+    return "all" if run.interval is None else f"{run.interval[0]:.3g} to {run.interval[1]:.3g}"
+
+
+def _percent(share: Share) -> str:
+    return f"{share.value:.1%} +- {share.error:.1%}"

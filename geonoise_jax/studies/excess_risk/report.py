@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from geonoise_jax.figures import style
-from geonoise_jax.figures.pictures import to_image
-from geonoise_jax.figures.text import aligned, percent, with_error
-
-if TYPE_CHECKING:
-    from geonoise_jax.evaluation.excess_risk import Estimate, Summary
+from geonoise_jax.drawing import style
+from geonoise_jax.drawing.pictures import to_image
+from geonoise_jax.drawing.text import aligned, percent, with_error
+from geonoise_jax.studies.excess_risk.estimates import Estimate, Summary, summarise
+from geonoise_jax.studies.excess_risk.study import Study
 
 # A difference counts as seen from this many standard errors on.
 _SEEN = 4.0
@@ -26,8 +26,9 @@ _FLOORS = ((0, (5, 1.5, 1, 1.5)), ":")
 _UNIT = "weighted squared error per entry"
 
 
-def table(summary: Summary) -> str:
+def table(study: Study) -> str:
     """Return the results as text: a block for each split, the noise levels at the end, and what is seen."""
+    summary = summarise(study)
     blocks = [_along_training(summary, split) for split in range(len(summary.splits))]
     return "\n\n".join([_heading(summary), *blocks, _by_level(summary), *findings(summary)])
 
@@ -39,8 +40,9 @@ def findings(summary: Summary) -> list[str]:
 
 
 @style.paper()
-def curves(summary: Summary) -> Image.Image:
+def picture(study: Study) -> Image.Image:
     """Return losses and floors by step, the excess risk by step, and the excess risk by noise level at the end."""
+    summary = summarise(study)
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     losses, excess, levels = figure.subplots(1, 3)
     _plot_losses(summary, losses)
@@ -48,6 +50,17 @@ def curves(summary: Summary) -> Image.Image:
     _plot_levels(summary, levels)
     style.headed(figure, f"{summary.title}: a network and the exact fields of its data")
     return to_image(figure)
+
+
+def arrays(study: Study) -> dict[str, np.ndarray]:
+    """Return the fields of :class:`Study`, and those of :class:`Summary` as ``mean_NAME`` and ``error_NAME``."""
+    found = {field.name: np.asarray(getattr(study, field.name)) for field in dataclasses.fields(study)}
+    summary = summarise(study)
+    for field in dataclasses.fields(summary):
+        value = getattr(summary, field.name)
+        if isinstance(value, Estimate):
+            found |= {f"mean_{field.name}": value.mean, f"error_{field.name}": value.error}
+    return found | {"level_t": summary.level_t, "level_noise": summary.level_noise}
 
 
 def _heading(summary: Summary) -> str:

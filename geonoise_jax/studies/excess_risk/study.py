@@ -34,21 +34,18 @@ from ml_collections import ConfigDict
 
 from geonoise_jax import build
 from geonoise_jax.errors import UserError
+from geonoise_jax.evaluation.laws import laws
 from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.restore import Trained, fresh_field, restore, saved_steps
-from geonoise_jax.exact import Distribution, FiniteSet
+from geonoise_jax.exact import FiniteSet
 from geonoise_jax.fields import ExactField, Field
-from geonoise_jax.figures import excess_risk as figure
-from geonoise_jax.figures.outputs import write
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
 from geonoise_jax.training.checkpoint_errors import DamagedCheckpointError
 from geonoise_jax.training.sharding import sampling_mesh
-from geonoise_jax.training.workdir import read_config
 
-POPULATION, TRAINING_SET = "population", "training set"
 TRAIN, HELD_OUT = "train", "held out"
-_OWN_SPLIT = {POPULATION: HELD_OUT, TRAINING_SET: TRAIN}
+# The number of draws is a multiple of twice this many bins.
 BINS = 16
 _LOG = logging.getLogger(__name__)
 
@@ -58,6 +55,7 @@ class Options:
     """Choices of the study.
 
     Attributes:
+        workdir: workdir of the run.
         num: draws of (x, eps, t) per split, a multiple of 32.
         seed: seed of the draws.
         checkpoints: number of checkpoints, spread geometrically over those of the workdir, first and last included.
@@ -66,6 +64,7 @@ class Options:
         accuracy: relative accuracy of the exact fields, see :class:`geonoise_jax.exact.Marginal`.
     """
 
+    workdir: Path
     num: int = 2048
     seed: int = 0
     checkpoints: int = 12
@@ -80,13 +79,6 @@ class Options:
         for name, low in (("checkpoints", 2), ("batch_size", 1)):
             if getattr(self, name) < low:
                 raise UserError(f"{name} = {getattr(self, name)}: must be at least {low}")
-
-
-class Estimate(NamedTuple):
-    """Monte-Carlo means and their standard errors, of one shape."""
-
-    mean: Float[np.ndarray, "*k"]
-    error: Float[np.ndarray, "*k"]
 
 
 class Draws(NamedTuple):
@@ -116,6 +108,7 @@ class Study:
     """All terms on every draw: K checkpoints, L laws, S splits, n draws in order of the noise level.
 
     Attributes:
+        title: what is compared.
         steps: updates of each checkpoint; 0 is the network before training.
         laws: names of the laws that have an exact field.
         splits: names of the splits.
@@ -126,6 +119,7 @@ class Study:
         excess: w |f - f*|^2.
     """
 
+    title: str
     steps: Int[np.ndarray, "K"]
     laws: tuple[str, ...]
     splits: tuple[str, ...]
@@ -136,67 +130,14 @@ class Study:
     excess: Float[np.ndarray, "K L S n"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """Means over the draws of a study, and over bins of equal probability of its noise levels.
-
-    Attributes:
-        title, steps, laws, splits: those of the study.
-        num: draws per split.
-        own: pairs (law, split) where the cross term vanishes in expectation.
-        loss: [K, S].
-        floor: [L, S].
-        excess: [K, L, S].
-        gap: loss over floor on the same draws, [K, L, S].
-        cross: gap over excess on the same draws, [K, L, S].
-        level_t: noise levels at the ends of the bins, [bins, 2].
-        level_noise: b / a there, [bins, 2].
-        level_floor: [L, S, bins].
-        level_excess: of the last checkpoint, [L, S, bins].
-    """
-
-    title: str
-    steps: Int[np.ndarray, "K"]
-    laws: tuple[str, ...]
-    splits: tuple[str, ...]
-    num: int
-    own: tuple[tuple[int, int], ...]
-    loss: Estimate
-    floor: Estimate
-    excess: Estimate
-    gap: Estimate
-    cross: Estimate
-    level_t: Float[np.ndarray, "bins 2"]
-    level_noise: Float[np.ndarray, "bins 2"]
-    level_floor: Estimate
-    level_excess: Estimate
-
-
-def run(folder: str | Path, out: str | Path, options: Options | None = None) -> str:
-    """Measure the excess risk of every chosen checkpoint of a workdir, and write ``OUT.npz`` and ``OUT.png``.
-
-    The .npz holds the fields of :class:`Study`, and those of :class:`Summary` as ``mean_NAME`` and ``error_NAME``.
-
-    Returns:
-        The results as text.
+def measure(options: Options) -> Study:
+    """Measure the excess risk of every chosen checkpoint of a workdir, on one device.
 
     Raises:
         ValueError: if the folder is no workdir, has no readable checkpoint, or has no exact field to compare with, or
             if training saw the held-out points.
     """
-    study, out = measure(folder, options or Options()), Path(out)
-    summary = summarise(study, _title(read_config(Path(folder))))
-    write(out, figure.curves(summary), _arrays(study, summary))
-    return figure.table(summary)
-
-
-def measure(folder: str | Path, options: Options) -> Study:
-    """Return all terms of the study, computed on one device.
-
-    Raises:
-        ValueError: see :func:`run`.
-    """
-    mesh = sampling_mesh(jax.devices()[:1])
+    folder, mesh = options.workdir, sampling_mesh(jax.devices()[:1])
     fresh = fresh_field(folder, mesh)
     config = fresh.config
     _check(config)
@@ -211,18 +152,11 @@ def measure(folder: str | Path, options: Options) -> Study:
     draws = {name: draw(config, law, options) for name, law in ((TRAIN, points), (HELD_OUT, held_out))}
     progress = Progress("networks", len(chosen) + 1, "checkpoints")
     with contextlib.closing(progress):
-        study = compare(fields, draws, _along(folder, mesh, fresh, chosen, progress), options.batch_size)
+        along = _along(folder, mesh, fresh, chosen, progress)
+        study = compare(fields, draws, along, options.batch_size, _title(config))
     if study.steps[-1] == 0:
         raise DamagedCheckpointError(f"workdir = {str(folder)!r}: none of the checkpoints {chosen} can be read")
     return study
-
-
-def laws(config: ConfigDict) -> tuple[dict[str, Distribution], FiniteSet]:
-    """Return the laws of the data that have an exact field, by name, and that of the points of the training split."""
-    population, points = build.distribution(config), build.finite_set(config)
-    if isinstance(population, FiniteSet):
-        return {TRAINING_SET: points}, points
-    return {POPULATION: population, TRAINING_SET: points}, points
 
 
 def draw(config: ConfigDict, law: FiniteSet, options: Options) -> Draws:
@@ -243,7 +177,11 @@ def draw(config: ConfigDict, law: FiniteSet, options: Options) -> Draws:
 
 
 def compare(
-    exact: Mapping[str, Field], draws: Mapping[str, Draws], trained: Iterable[tuple[int, Field]], batch_size: int
+    exact: Mapping[str, Field],
+    draws: Mapping[str, Draws],
+    trained: Iterable[tuple[int, Field]],
+    batch_size: int,
+    title: str = "",
 ) -> Study:
     """Measure fields against exact fields on given draws.
 
@@ -252,6 +190,7 @@ def compare(
         draws: draws of the same noise levels by the name of their split, one of ``TRAIN`` and ``HELD_OUT``.
         trained: fields and their steps.
         batch_size: draws that a field is evaluated on at once.
+        title: what is compared.
     """
     splits = list(draws.values())
     best = [[predict(field, d, batch_size, f"exact field, {name}") for d in splits] for name, field in exact.items()]
@@ -263,6 +202,7 @@ def compare(
         excess.append([[d.squared(f - g) for d, f, g in zip(splits, values, law, strict=True)] for law in best])
     floor = [[d.squared(g - d.target) for d, g in zip(splits, law, strict=True)] for law in best]
     return Study(
+        title=title,
         steps=np.asarray(steps),
         laws=tuple(exact),
         splits=tuple(draws),
@@ -271,30 +211,6 @@ def compare(
         loss=np.asarray(loss),
         floor=np.asarray(floor),
         excess=np.asarray(excess),
-    )
-
-
-def summarise(study: Study, title: str) -> Summary:
-    """Return the means of a study and their standard errors."""
-    gap = study.loss[:, None] - study.floor
-    edges = np.arange(BINS + 1) * (len(study.t) // BINS)
-    ends = np.stack([edges[:-1], edges[1:] - 1], axis=1)
-    return Summary(
-        title=title,
-        steps=study.steps,
-        laws=study.laws,
-        splits=study.splits,
-        num=len(study.t),
-        own=tuple((i, study.splits.index(_OWN_SPLIT[law])) for i, law in enumerate(study.laws)),
-        loss=estimate(study.loss),
-        floor=estimate(study.floor),
-        excess=estimate(study.excess),
-        gap=estimate(gap),
-        cross=estimate(gap - study.excess),
-        level_t=study.t[ends],
-        level_noise=study.noise[ends],
-        level_floor=estimate(study.floor, BINS),
-        level_excess=estimate(study.excess[-1], BINS),
     )
 
 
@@ -311,23 +227,6 @@ def predict(field: Field, draws: Draws, batch_size: int, label: str = "") -> Flo
     if progress is not None:
         progress.close()
     return np.concatenate(parts)
-
-
-def estimate(values: Float[np.ndarray, "*k n"], bins: int | None = None) -> Estimate:
-    """Return means over draws in order of the noise level, over all or in bins of equal probability.
-
-    Each draw has its own slice of the time law, which lowers the error of the mean; pairs of neighbours, which differ
-    by little but their noise, estimate what is left of it (collapsed strata, Cochran 1977, section 5A.12).
-
-    Args:
-        values: one number per draw.
-        bins: number of bins, so that twice their number divides n; adds an axis [bins] to the result.
-    """
-    if bins is not None:
-        values = values.reshape(*values.shape[:-1], bins, -1)
-    n = values.shape[-1]
-    squares = (values[..., ::2] - values[..., 1::2]) ** 2
-    return Estimate(values.mean(-1), np.sqrt(squares.sum(-1)) / n)
 
 
 def spread(steps: Sequence[int], count: int) -> list[int]:
@@ -361,15 +260,6 @@ def _along(
         except DamagedCheckpointError as error:
             _LOG.warning("%s: left out", error)
     progress.update(len(steps) + 1)
-
-
-def _arrays(study: Study, summary: Summary) -> dict[str, np.ndarray]:
-    arrays = {field.name: np.asarray(getattr(study, field.name)) for field in dataclasses.fields(study)}
-    for field in dataclasses.fields(summary):
-        value = getattr(summary, field.name)
-        if isinstance(value, Estimate):
-            arrays |= {f"mean_{field.name}": value.mean, f"error_{field.name}": value.error}
-    return arrays | {"level_t": summary.level_t, "level_noise": summary.level_noise}
 
 
 def _title(config: ConfigDict) -> str:

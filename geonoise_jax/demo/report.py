@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from geonoise_jax.figures import style
-from geonoise_jax.figures.pictures import image_grid, to_pixels
-from geonoise_jax.figures.text import aligned, with_error
+from geonoise_jax.demo.outcomes import Baselines, Outcome
+from geonoise_jax.drawing import style
+from geonoise_jax.drawing.page import embedded, table_row
+from geonoise_jax.drawing.pictures import image_grid, to_image, to_pixels
+from geonoise_jax.drawing.text import aligned, with_error
+from geonoise_jax.evaluation.floors import Distance
 from geonoise_jax.progress import duration
-
-if TYPE_CHECKING:
-    from geonoise_jax.demo import Baselines, Outcome
-    from geonoise_jax.evaluation.floors import Distance
 
 _SHOWN = 36
 _HEADING = ("model", "distance", "x floor", "training", "sampling")
@@ -137,18 +133,18 @@ def side_by_side(outcomes: Sequence[Outcome], held_out: np.ndarray) -> Image.Ima
     for axes, (title, images) in zip(figure.axes, panels, strict=False):
         axes.imshow(_grid(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_title(title, loc="center", weight="normal")
-    return Image.open(_png(figure))
+    return to_image(figure, figure.dpi)
 
 
 def page(outcomes: Sequence[Outcome], baselines: Baselines, held_out: np.ndarray, *, steps: int, seconds: float) -> str:
     """Return the report as one HTML page without external files."""
     grids = [(_name(outcome), outcome.samples) for outcome in outcomes] + [("real digits (held out)", held_out)]
     cells = "".join(
-        f'<figure><img alt="{html.escape(title)}" src="{_embed_image(_grid(images))}">'
+        f'<figure><img alt="{html.escape(title)}" src="{embedded(_grid(images))}">'
         f"<figcaption>{html.escape(title)}</figcaption></figure>"
         for title, images in grids
     )
-    rows = "".join(map(_table_row, [*(_row(outcome, baselines) for outcome in outcomes), *_scale(baselines)]))
+    rows = "".join(map(table_row, [*(_row(outcome, baselines) for outcome in outcomes), *_scale(baselines)]))
     count = len(outcomes[0].samples)
     notes = "".join(
         f"<li>{html.escape(sentence)}</li>"
@@ -159,17 +155,13 @@ def page(outcomes: Sequence[Outcome], baselines: Baselines, held_out: np.ndarray
         rows=rows,
         notes=notes,
         meaning=html.escape(" ".join(meaning(count, baselines))),
-        curves=_embed(_png(_curves(outcomes))),
+        curves=embedded(_curves(outcomes)),
         steps=steps,
         models=len(outcomes),
         count=count,
         held_out=len(held_out),
         seconds=duration(seconds),
     )
-
-
-def _table_row(cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
 
 
 def _name(outcome: Outcome) -> str:
@@ -200,7 +192,7 @@ def _grid(images: np.ndarray) -> Image.Image:
 
 
 @style.paper()
-def _curves(outcomes: Sequence[Outcome]) -> Figure:
+def _curves(outcomes: Sequence[Outcome]) -> Image.Image:
     systems = list(dict.fromkeys(outcome.system for outcome in outcomes))
     columns = min(len(systems), 4)
     rows = math.ceil(len(systems) / columns)
@@ -216,24 +208,7 @@ def _curves(outcomes: Sequence[Outcome]) -> Figure:
                 axes.plot(steps, losses, label="blind" if outcome.blind else "conditional", **look)
         axes.set(title=TITLES[system], xlabel="step", ylabel="training loss", yscale="log")
         axes.legend()
-    return figure
-
-
-def _png(figure: Figure) -> io.BytesIO:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    buffer.seek(0)
-    return buffer
-
-
-def _embed_image(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return _embed(buffer)
-
-
-def _embed(png: io.BytesIO) -> str:
-    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+    return to_image(figure, figure.dpi)
 
 
 _PAGE = """<!doctype html>

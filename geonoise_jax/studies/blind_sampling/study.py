@@ -35,39 +35,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binom
 
 from geonoise_jax.errors import UserError
-from geonoise_jax.exact import Distribution, FiniteSet, Gaussian, Marginal
+from geonoise_jax.exact import Distribution, FiniteSet, Gaussian
 from geonoise_jax.exact.delivery import in_one_warning
-from geonoise_jax.fields import ExactField
-from geonoise_jax.figures import blind_sampling as figure
-from geonoise_jax.figures.outputs import write
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import VE, Linear, VPLinear
 from geonoise_jax.process.targets import Equilibrium, Noise, Signal, Velocity, VPrediction
-from geonoise_jax.process.times import Uniform
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling import sample
+from geonoise_jax.studies.quantiles import QUANTILE, quantile_interval
+from geonoise_jax.studies.ring import exact_field, nearest, ring
 
 BREAKS, STABLE = "breaks", "stable"
 AT_DATA, COLLAPSED, RESIDUAL, OFF = "at the data", "collapsed", "residual", "off"
 OUTCOMES = (AT_DATA, COLLAPSED, RESIDUAL, OFF)
 AGREES, IN_PART, DISAGREES, NOT_TOLD = "agrees", "in part", "disagrees", "not told"
 _OR = " or "
-QUANTILE = 0.9
-NUM_DATA = 16
 _SAME_DISTANCE = 2.0
 _COLLAPSED_SPREAD = 0.5
 _LARGEST_RESIDUAL = 1.0
-_ACCURACY = 1e-3
 _DESCENT_STEP = 0.1
 # Mean and standard deviations of the Gaussian along its two wide axes, and the deviation along all others.
 _CENTRE, _WIDE, _FLAT = (1.0, 0.0), (1.0, 0.5), 1e-3
@@ -212,19 +204,6 @@ class Study:
         return [[verdict(system.claim, each) for each in row] for system, row in rows]
 
 
-def run(out: str | Path, options: Options | None = None) -> str:
-    """Measure all systems, and write ``OUT.npz`` and ``OUT.png``.
-
-    The .npz holds the arrays of :class:`Study`, the quantiles, and names, dimensions, outcomes and verdicts.
-
-    Returns:
-        The results as text.
-    """
-    study, out = measure(options or Options()), Path(out)
-    write(out, figure.picture(study), _arrays(study))
-    return figure.table(study)
-
-
 @in_one_warning()
 def measure(options: Options, systems: tuple[System, ...] = SYSTEMS) -> Study:
     """Sample every system in every dimension, with the blind and with the conditional field."""
@@ -265,27 +244,6 @@ def told(blind: Float[np.ndarray, "2"], conditional: Float[np.ndarray, "2"], spr
     return _OR.join(each for each in OUTCOMES if each in ended)
 
 
-def quantile_interval(
-    values: Float[np.ndarray, "*k n"], quantile: float, coverage: float = 0.95
-) -> Float[np.ndarray, "*k 2"]:
-    """Return the ends of a distribution-free interval of a quantile of numbers that are not negative.
-
-    Args:
-        values: n independent numbers along the last axis; infinite ones are the largest.
-        quantile: the level, in (0, 1).
-        coverage: least probability that the interval holds the quantile, but for ends out of reach of n numbers.
-
-    Returns:
-        Two order statistics; zero or infinity where n numbers are too few for one.
-    """
-    n = values.shape[-1]
-    low, high = (int(binom.ppf(level, n, quantile)) for level in (0.5 - 0.5 * coverage, 0.5 + 0.5 * coverage))
-    ordered = np.sort(values, axis=-1)
-    edges = np.zeros((*values.shape[:-1], 1)), np.full((*values.shape[:-1], 1), np.inf)
-    # Of the order statistics 0, 1, ..., n + 1, of which the first and the last are the edges.
-    return np.concatenate([edges[0], ordered, edges[1]], axis=-1)[..., [low, high + 1]]
-
-
 def verdict(claim: str, ended: str) -> str:
     """Return whether an outcome, or each of several joined by "or", is what the paper claims, by this module's rule."""
     if _OR in ended:
@@ -296,25 +254,13 @@ def verdict(claim: str, ended: str) -> str:
     return AGREES if (ended == AT_DATA) == (claim == STABLE) else DISAGREES
 
 
-@functools.cache
-def ring(dim: int) -> tuple[Float[np.ndarray, "n D"], Float[np.ndarray, "D 2"]]:
-    """Return 16 equidistant points of the unit circle in a random plane of R^dim, and the frame of that plane."""
-    frame = np.linalg.qr(np.random.default_rng(dim).standard_normal((dim, 2)))[0]
-    angle = 2.0 * np.pi * np.arange(NUM_DATA) / NUM_DATA
-    points = np.stack([np.cos(angle), np.sin(angle)], axis=1) @ frame.T
-    return points.astype(np.float32), frame
-
-
-def nearest(samples: Float[np.ndarray, "n D"], points: Float[np.ndarray, "m D"]) -> Float[np.ndarray, "n"]:
-    """Return the distance of each sample to its nearest point, infinite where the sample is not finite."""
-    distance = np.linalg.norm(samples[:, None].astype(np.float64) - points[None], axis=-1).min(axis=1)
-    return np.where(np.isfinite(distance), distance, np.inf)
-
-
-def exact_field(law: Distribution, process: Process, blind: bool) -> ExactField:
-    """Return the exact field of a uniform time law, by quadrature nodes that all queries share."""
-    time_law = Uniform(process.schedule.t_min, process.schedule.t_max)
-    return ExactField(Marginal(law, process, time_law, accuracy=_ACCURACY, adaptive=False), blind)
+def arrays(study: Study) -> dict[str, np.ndarray]:
+    """Return the arrays of :class:`Study`, the quantiles, and names, dimensions, outcomes and verdicts."""
+    measured = ("blind", "conditional", "plane", "height", "blind_moments", "conditional_moments")
+    derived = ("blind_quantile", "conditional_quantile", "blind_interval", "ratio_interval", "spread", "spread_error")
+    found = {name: np.asarray(getattr(study, name)) for name in (*measured, *derived, "outcomes", "verdicts")}
+    labels = {name: np.asarray([getattr(each, name) for each in study.systems]) for name in ("name", "claim")}
+    return {**found, **labels, "dims": np.asarray(study.options.dims)}
 
 
 def _on_ring(system: System, dim: int, options: Options) -> tuple[np.ndarray, ...]:
@@ -351,11 +297,3 @@ def _draw(system: System, law: Distribution, options: Options, num: int, blind: 
     if blind and system.descends:
         return sample(field, key, num, "eqm_descent", step_size=_DESCENT_STEP, max_steps=2 * options.num_steps)
     return sample(field, key, num, "heun", options.num_steps, grid="log_snr")
-
-
-def _arrays(study: Study) -> dict[str, np.ndarray]:
-    measured = ("blind", "conditional", "plane", "height", "blind_moments", "conditional_moments")
-    derived = ("blind_quantile", "conditional_quantile", "blind_interval", "ratio_interval", "spread", "spread_error")
-    arrays = {name: np.asarray(getattr(study, name)) for name in (*measured, *derived, "outcomes", "verdicts")}
-    labels = {name: np.asarray([getattr(each, name) for each in study.systems]) for name in ("name", "claim")}
-    return {**arrays, **labels, "dims": np.asarray(study.options.dims)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from geonoise_jax.figures.text import aligned, with_error
+from geonoise_jax.drawing.text import aligned, with_error
 
 ROWS = [("name", "x", "unit"), ("long name", "12", "s"), ("n", "3", "")]
 

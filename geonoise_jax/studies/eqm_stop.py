@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,16 +27,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from matplotlib.figure import Figure
+from PIL import Image
 
 from geonoise_jax import build
+from geonoise_jax.drawing import style
+from geonoise_jax.drawing.pictures import to_image
+from geonoise_jax.drawing.text import aligned
 from geonoise_jax.errors import UserError
-from geonoise_jax.evaluation.blind_sampling import QUANTILE, exact_field, ring
 from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.exact import FiniteSet
 from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.fields import Field
-from geonoise_jax.figures import eqm_stop as figure
-from geonoise_jax.figures.outputs import write
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear
@@ -44,6 +46,8 @@ from geonoise_jax.process.targets import Equilibrium
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.blind import evaluate_blind
 from geonoise_jax.sampling.samplers import SAMPLERS
+from geonoise_jax.studies.quantiles import QUANTILE
+from geonoise_jax.studies.ring import exact_field, ring
 from geonoise_jax.training.sharding import sampling_mesh
 
 NOISE, MIXED = "pure noise", "mixed levels"
@@ -51,6 +55,9 @@ STARTS = (MIXED, NOISE)
 DESCENTS = ("eqm_descent", "eqm_nesterov", "eqm_nesterov_released")
 _ROUNDING = 1e-5
 _RESAMPLES = 500
+_BINS = 40
+# Height of the marks in a histogram, which has its legend above.
+_BELOW = 0.68
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,26 +130,20 @@ class Case(NamedTuple):
     interval: tuple[float, float]
 
 
-def run(out: str | Path, options: Options | None = None) -> str:
-    """Compare adaptive and fixed budgets, and write ``OUT.npz`` and ``OUT.png``.
+class Study(NamedTuple):
+    """All cases, and the choices that they come from."""
 
-    The .npz holds the fields of :class:`Case`, stacked; paths are padded with not-a-number.
+    options: Options
+    cases: Sequence[Case]
 
-    Returns:
-        The results as text.
+
+@in_one_warning()
+def measure(options: Options) -> Study:
+    """Run every sampler on every field, from all starts at once.
 
     Raises:
         ValueError: if an option is out of its range, or the workdir holds no blind field that can be descended.
     """
-    options, out = options or Options(), Path(out)
-    cases = measure(options)
-    write(out, figure.picture(cases), _arrays(cases))
-    return figure.table(cases, options)
-
-
-@in_one_warning()
-def measure(options: Options) -> list[Case]:
-    """Run every sampler on every field, from all starts at once."""
     fields, cases = list(_fields(options)), []
     progress = Progress("eqm stop", len(fields) * len(DESCENTS), "runs")
     with contextlib.closing(progress):
@@ -151,7 +152,7 @@ def measure(options: Options) -> list[Case]:
             for sampler in DESCENTS:
                 cases += compare(name, field, points, u, sampler, options)
                 progress.update(len(cases) // len(STARTS), f"{name}, {sampler}")
-    return cases
+    return Study(options, cases)
 
 
 def starts(process: Process, points: Float[np.ndarray, "m *event"], options: Options) -> Float[Array, "S*n *event"]:
@@ -277,9 +278,71 @@ def _jitted(sampler: str) -> Any:
     return jax.jit(SAMPLERS[sampler].run, static_argnames=known)
 
 
-def _arrays(cases: list[Case]) -> dict[str, np.ndarray]:
-    arrays = {key: np.stack([getattr(case, key) for case in cases]) for key in Case._fields if key != "path"}
+def table(study: Study) -> str:
+    """Return the results as text."""
+    options, cases = study
+    heading = (
+        "Equilibrium Matching: evaluations of the field per sample, stopped each where |f| / sqrt(D) <= "
+        f"{options.tolerance:g}\n(adaptive), against the smallest budget, the same for all samples, whose 90% quantile "
+        f"of distances to the data\nis as small. {options.num} samples per start, of which every other one chooses the "
+        "budget; all columns are of the rest.\nat fixed: distance with the fixed budget; saved: 1 - mean / fixed, with "
+        f"its 95% interval. Step {options.step_size:g}, momentum {options.momentum:g}."
+    )
+    header = ["field", "start", "sampler", "stopped", "distance", "at fixed", "mean", "max", "fixed", "saved", "95%"]
+    return "\n".join([heading, "", *aligned([header, *map(_row, cases)])])
+
+
+@style.paper()
+def picture(study: Study) -> Image.Image:
+    """Return histograms of the evaluations of adaptive samples, with the fixed budget, by start and sampler."""
+    cases = study.cases
+    starts, samplers = (list(dict.fromkeys(getattr(case, key) for case in cases)) for key in ("start", "sampler"))
+    figure = Figure(figsize=(4.0 * len(samplers), 2.9 * len(starts) + 0.5), layout="constrained")
+    panels = figure.subplots(len(starts), len(samplers), squeeze=False, sharex=True)
+    edges = np.linspace(0.0, max(case.evaluations.max() for case in cases), _BINS + 1)
+    for row, start in enumerate(starts):
+        for column, sampler in enumerate(samplers):
+            chosen = [case for case in cases if (case.start, case.sampler) == (start, sampler)]
+            _histograms(panels[row, column], chosen, edges)
+            panels[row, column].set_title(f"{sampler}\nfrom {start}")
+        panels[row, 0].set_ylabel("samples")
+    for axes in panels[-1]:
+        axes.set_xlabel("evaluations of the field")
+    style.headed(
+        figure, "Adaptive stop (histograms, mean dotted) and fixed budget (dashed) at the same distance to the data"
+    )
+    return to_image(figure)
+
+
+def arrays(study: Study) -> dict[str, Any]:
+    """Return the fields of :class:`Case`, stacked; paths are padded with not-a-number."""
+    cases = study.cases
+    found = {key: np.stack([getattr(case, key) for case in cases]) for key in Case._fields if key != "path"}
     paths = np.full((len(cases), max(len(case.path) for case in cases)), np.nan)
     for row, case in zip(paths, cases, strict=True):
         row[: len(case.path)] = case.path
-    return {**arrays, "path": paths}
+    return {**found, "path": paths}
+
+
+def _row(case: Case) -> list[str]:
+    evaluations, converged, distance = (each[1::2] for each in (case.evaluations, case.converged, case.distance))
+    numbers = [f"{evaluations.mean():.1f}", f"{evaluations.max():.0f}"]
+    reached = [f"{np.quantile(each, QUANTILE):.3g}" for each in (distance, case.fixed_distance)]
+    compared = [str(case.budget), f"{case.saved:.0%}", _interval(case.interval)] if case.budget else ["none", "", ""]
+    return [case.field, case.start, case.sampler, f"{converged.mean():.0%}", *reached, *numbers, *compared]
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return "unknown" if np.isnan(ends).any() else f"{ends[0]:.0%} to {ends[1]:.0%}"
+
+
+def _histograms(axes: Any, cases: Sequence[Case], edges: np.ndarray) -> None:
+    for number, case in enumerate(cases):
+        color, mean = style.COLORS[number % len(style.COLORS)], case.evaluations.mean()
+        look = {"histtype": "stepfilled", "facecolor": (color, 0.25), "edgecolor": color}
+        axes.hist(case.evaluations, edges, label=f"{case.field}: mean {mean:.0f}", **look)
+        axes.axvline(mean, ymax=_BELOW, color=color, linestyle=":")
+        if case.budget:
+            axes.axvline(case.budget, ymax=_BELOW, color=color, linestyle="--", label=f"fixed budget {case.budget}")
+    axes.set_ylim(top=axes.get_ylim()[1] / _BELOW)
+    axes.legend(loc="upper left")

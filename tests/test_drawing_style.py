@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from geonoise_jax.figures import style
-from geonoise_jax.figures.pictures import caption, image_grid, sample_picture, to_pixels
-from geonoise_jax.figures.text import percent
+from geonoise_jax.drawing import style
+from geonoise_jax.drawing.pictures import caption, image_grid, sample_picture, to_pixels
+from geonoise_jax.drawing.text import percent
 
 
 def test_a_caption_says_where_samples_come_from() -> None:

@@ -18,10 +18,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from geonoise_jax.demo import Baselines, Outcome
+from geonoise_jax.demo import report as demo_report
+from geonoise_jax.demo.outcomes import Baselines, Outcome
+from geonoise_jax.drawing import pictures
+from geonoise_jax.drawing.pictures import image_grid, sample_picture, save, scatter, to_pixels
 from geonoise_jax.evaluation.floors import Distance
-from geonoise_jax.figures import demo_report, pictures
-from geonoise_jax.figures.pictures import image_grid, sample_picture, save, scatter, to_pixels
 from geonoise_jax.systems import SYSTEMS
 
 

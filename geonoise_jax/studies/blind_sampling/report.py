@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from geonoise_jax.figures import style
-from geonoise_jax.figures.pictures import to_image
-from geonoise_jax.figures.text import aligned
-
-if TYPE_CHECKING:
-    from geonoise_jax.evaluation.blind_sampling import Study
+from geonoise_jax.drawing import style
+from geonoise_jax.drawing.pictures import to_image
+from geonoise_jax.drawing.text import aligned
+from geonoise_jax.studies.blind_sampling.study import Study
 
 _RULE = """\
 blind [conditional]: 90% quantile of the distance to the nearest datum; x K: their ratio; 95% intervals below.

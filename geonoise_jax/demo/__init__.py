@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from geonoise_jax import build, config, files
-from geonoise_jax.evaluation.floors import DRAWS, Distance, Measure, floor, over_draws, reference_spread, with_spread
+from geonoise_jax.demo import report
+from geonoise_jax.demo.outcomes import Baselines, Outcome
+from geonoise_jax.drawing import pictures
+from geonoise_jax.evaluation.floors import DRAWS, Measure, floor, over_draws, reference_spread, with_spread
 from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
 from geonoise_jax.evaluation.restore import restore
-from geonoise_jax.figures import demo_report, pictures
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import duration
 from geonoise_jax.sampling.generation import sample
@@ -55,44 +56,6 @@ class InterruptedDemoError(Exception):
     """A training run of the demo was stopped by a signal, whose name is the second argument."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What one model of the demo did.
-
-    Attributes:
-        system: name of the system.
-        blind: whether the network had no noise input.
-        loss: running mean of the training loss by step.
-        samples: generated digits in model space.
-        distance: sliced Wasserstein distance of the samples to held-out digits, and its spread over such samples.
-        train_seconds: training time, compilation included.
-        sample_seconds: sampling time, compilation included.
-    """
-
-    system: str
-    blind: bool
-    loss: list[tuple[int, float]]
-    samples: Float[np.ndarray, "n 8 8 1"]
-    distance: Distance
-    train_seconds: float
-    sample_seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Baselines:
-    """Distances that give the others a scale, for as many points as there are samples.
-
-    Attributes:
-        floor: training digits to held-out digits, over draws.
-        noise: standard normal noise to held-out digits, over draws.
-        held_out: how much the distance of training digits varies with the held-out digits, which all models share.
-    """
-
-    floor: Distance
-    noise: Distance
-    held_out: float
-
-
 def run(out: Path, budget: Budget = FULL, models: Sequence[str] = FOUR) -> str:
     """Train and sample models, write ``samples.png`` and ``report.html`` into ``out``, and return the table.
 
@@ -117,11 +80,11 @@ def run(out: Path, budget: Budget = FULL, models: Sequence[str] = FOUR) -> str:
         folder = out / "runs" / f"{model.replace(',', '-')}-{budget.train_steps}"
         outcomes.append(_outcome(model, choice, folder, budget.samples, distance_to_held_out))
     baselines = _baselines(training, held_out, budget.samples)
-    pictures.save(demo_report.side_by_side(outcomes, held_out), out / "samples.png")
+    pictures.save(report.side_by_side(outcomes, held_out), out / "samples.png")
     seconds = time.perf_counter() - began
-    page = demo_report.page(outcomes, baselines, held_out, steps=budget.train_steps, seconds=seconds)
+    page = report.page(outcomes, baselines, held_out, steps=budget.train_steps, seconds=seconds)
     files.write_text(out / "report.html", page)
-    table = demo_report.table(outcomes, baselines)
+    table = report.table(outcomes, baselines)
     return f"{table}\n\n{out / 'samples.png'}\n{out / 'report.html'}\ntotal time {duration(seconds)}"
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from geonoise_jax import files
-from geonoise_jax.figures import pictures
+from geonoise_jax.drawing import pictures
 
 _FRAMES, _SAMPLES = 48, 64
 _MILLISECONDS, _LAST = 80, 2000
