@@ -46,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "build": {"config", "data", "exact", "fields", "imports", "nets", "process", "sampling", "training"},
     "evaluation": {
-        *("build", "config", "data", "exact", "fields", "figures", "files", "imports", "process", "progress"),
+        *("build", "config", "data", "exact", "fields", "figures", "files", "imports", "nets", "process", "progress"),
         *("sampling", "training"),
     },
     "demo": {"build", "config", "evaluation", "figures", "files", "process", "progress", "sampling", "training"},
