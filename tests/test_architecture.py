@@ -46,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "build": {"config", "data", "exact", "fields", "imports", "nets", "process", "sampling", "training"},
     "evaluation": {
-        *("build", "config", "data", "drawing", "exact", "fields", "files", "imports", "process", "progress"),
+        *("build", "config", "data", "drawing", "exact", "fields", "files", "imports", "nets", "process", "progress"),
         *("sampling", "training"),
     },
     "studies": {
