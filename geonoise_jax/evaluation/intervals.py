@@ -129,3 +129,24 @@ def share(hits: int, num: int, *, level: float = LEVEL, note: str = "") -> Estim
     value = hits / num
     interval = stats.binomtest(hits, num).proportion_ci(level)
     return Estimate(value, math.sqrt(value * (1.0 - value) / num), float(interval.low), float(interval.high), note)
+
+
+def log_ratio(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "m"], name: str) -> Estimate:
+    """Return the logarithm of the ratio of two means of positive numbers, with its interval to first order.
+
+    Args:
+        x, y: independent numbers, at least 2 of each.
+        name: what they are, for errors.
+
+    Raises:
+        UserError: if a mean is not positive.
+    """
+    variances, freedoms = [], []
+    for numbers in (x, y):
+        if not numbers.mean() > 0.0:
+            raise UserError(f"{name}: is {numbers.mean():g}; must be positive")
+        variances.append(float(numbers.var(ddof=1)) / len(numbers) / float(numbers.mean()) ** 2)
+        freedoms.append(len(numbers) - 1)
+    value = math.log(float(x.mean()) / float(y.mean()))
+    parts = [Jackknife(0.0, *each) for each in zip(variances, freedoms, strict=True)]
+    return jackknifed(value, parts, correct=False)

@@ -80,7 +80,7 @@ class KernelDistance:
         """
         x, y = self._moved(points), self._reference
         sizes = [np.bincount(groups_of(len(each), self._groups, name)) for each, name in ((x, "x"), (y, "y"))]
-        own, other, cross = (self._sum(*each, self._groups) for each in ((x, None), (y, None), (x, y)))
+        own, other, cross = (self._sum(a, b, self._groups) for a, b in ((x, None), (y, None), (x, y)))
         value = _distance(own.sum(), other.sum(), cross.sum(), len(x), len(y))
         parts = [
             _left_out(value, own, other.sum(), cross.sum(axis=1), sizes[0], len(y)),

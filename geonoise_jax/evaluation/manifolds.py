@@ -16,7 +16,7 @@ Distances are in float64; points nearer than 3e-7 of their size (about the data'
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -137,7 +137,7 @@ def _coverage(samples: Float[np.ndarray, "n d"], data: Float[np.ndarray, "m d"],
     return _at_least_binomial(found, int(covered.sum()), len(data))
 
 
-def _estimate(value: float, *left_out_and_sizes: Float[np.ndarray, "g"]) -> Estimate:
+def _estimate(value: float, *left_out_and_sizes: Sequence[float] | Float[np.ndarray, "g"]) -> Estimate:
     """Return a number with its interval, given what it is without each group, and the groups' sizes, for each set."""
     pairs = zip(left_out_and_sizes[::2], left_out_and_sizes[1::2], strict=True)
     parts = [jackknife(float(value), list(left_out), [int(size) for size in sizes]) for left_out, sizes in pairs]

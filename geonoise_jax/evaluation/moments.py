@@ -140,7 +140,8 @@ def grouped(
         UserError: as :func:`accumulate`, or if there are fewer than 2 items a group.
     """
     checks.integer("groups", groups, low=2)
-    dealt, found = 0, {}
+    dealt = 0
+    found: dict[int, Moments] = {}
     for batch in batches:
         turn = (dealt + np.arange(len(batch))) % groups
         for group in np.unique(turn):
