@@ -66,7 +66,7 @@ ROOMS: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "tensorflow": set(),
     "tensorflow_datasets": {"data"},
-    "sklearn": {"data", "studies"},
+    "sklearn": {"data", "evaluation", "studies"},
     "flax": {"nets", "training"},
     "optax": {"build", "training"},
     "diffrax": {"sampling"},
