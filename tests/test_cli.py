@@ -296,7 +296,7 @@ def test_compiled_programs_are_kept_unless_the_user_decides(monkeypatch: pytest.
 
 BAD_FIGURE = [
     (("excess_risk",), "--workdir: must be given for excess_risk"),
-    (("blind_sampling", "--workdir=x"), "--workdir: is no argument of blind_sampling"),
+    (("blind_sampling", "--workdir=x"), "--workdir: is no argument of blind_sampling, which needs no run"),
     (("eqm_stop", "--workdir=no_such_folder"), "workdir = 'no_such_folder': no such folder"),
     (("blind_sampling", "--option=dim=3"), "--option dim: no option of blind_sampling; its options are dims, num"),
     (("blind_sampling", "--option=num=0"), "num = 0: must be"),

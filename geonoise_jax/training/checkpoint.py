@@ -284,6 +284,7 @@ class Checkpoints:
             for parent in parents[:-1]:
                 node = node.setdefault(parent, {})
             node[parents[-1]] = _abstract(kind)
+        _drop_unused(train)
         return {"train": train, "ema": ema}
 
     def _read_meta(self, step: int) -> dict[str, Any]:
@@ -356,8 +357,15 @@ def _text_sum(value: dict[str, str]) -> int:
 def _split(state: TrainState) -> tuple[dict[str, Any], Any]:
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     ema = fields.pop("ema_params")
+    _drop_unused(fields)
     # Leaves in a list: Orbax stores plain containers, whatever the classes of optax and clu are called next year.
     return {name: jax.tree.leaves(value) for name, value in fields.items()}, ema
+
+
+def _drop_unused(fields: dict[str, Any]) -> None:
+    """Leave out the further averages of a run without any, whose checkpoints have no place for them."""
+    if not jax.tree.leaves(fields["posthoc"]):
+        del fields["posthoc"]
 
 
 def _join(like: TrainState, train: dict[str, Any], ema: Any) -> TrainState:

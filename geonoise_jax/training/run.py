@@ -25,6 +25,7 @@ from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.training import ema, optimizer
 from geonoise_jax.training.losses import Objective
+from geonoise_jax.training.posthoc_ema import PosthocEMA
 from geonoise_jax.training.sharding import Layout
 from geonoise_jax.training.state import init_key, init_params
 
@@ -147,6 +148,7 @@ class Run:
         learning_rate: the rate by step, of Adam and of the log; with an own optimizer of the log alone. None: the
             default rate, or none in the log.
         average: rule of the moving average of the parameters.
+        posthoc: further averages from which any is rebuilt after training; None for none.
         budget, layout, sampling: see these classes.
         seed: seed of everything random.
         flip: mirror each image left-right with probability 1/2.
@@ -166,6 +168,7 @@ class Run:
     optimizer: optax.GradientTransformation | None = None
     learning_rate: optax.Schedule | None = None
     average: ema.EMA = dataclasses.field(default_factory=ema.Power)
+    posthoc: PosthocEMA | None = None
     budget: Budget = dataclasses.field(default_factory=Budget)
     layout: Layout = dataclasses.field(default_factory=Layout)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.parity.agreement import DOUBLE, Agree, Agreement, compare, table
 
-_PEERS = ("torch", "diffusers", "flow_matching", "torchcfm", "k_diffusion")
+_PEERS = ("torch", "diffusers", "flow_matching", "torchcfm", "k_diffusion", "pytorch_fid", "torch_fidelity", "prdc")
 _HERE = Path(__file__).parent
 
 
