@@ -178,12 +178,12 @@ def test_distances_count_what_is_not_finite_as_infinite() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dims": ()}, "dims = .*: must be one or more increasing dimensions"),
-        ({"dims": (8, 2)}, "dims = .8, 2.: must be one or more increasing dimensions"),
-        ({"dims": (1, 2)}, "dims = 1: must be at least 2"),
-        ({"num": 5}, "num = 5: must be at least 10"),
-        ({"num_steps": 0}, "num_steps = 0: must be at least 1"),
-        ({"gaussian_dim": 2}, "gaussian_dim = 2: must be at least 3"),
+        ({"dims": ()}, "dims = .*: must be a tuple of one or more values"),
+        ({"dims": (8, 2)}, "dims = .8, 2.: must be increasing"),
+        ({"dims": (1, 2)}, "dims = 1: must be an integer >= 2"),
+        ({"num": 5}, "num = 5: must be an integer >= 10"),
+        ({"num_steps": 0}, "num_steps = 0: must be an integer >= 1"),
+        ({"gaussian_dim": 2}, "gaussian_dim = 2: must be an integer >= 3"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:

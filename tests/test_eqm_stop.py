@@ -171,9 +171,9 @@ def test_a_trained_field_and_its_training_points(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dims": ()}, "dims = .*: must be one or more dimensions"),
-        ({"dims": (1,)}, "dims = 1: must be at least 2"),
-        ({"num": 19}, "num = 19: must be at least 20"),
+        ({"dims": ()}, "dims = .*: must be a tuple of one or more values"),
+        ({"dims": (1,)}, "dims = 1: must be an integer >= 2"),
+        ({"num": 19}, "num = 19: must be an integer >= 20"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:

@@ -287,9 +287,9 @@ def test_findings_say_whether_the_identity_holds() -> None:
 
 REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: Options(RUN, num=100), "num = 100: must be a positive multiple of 32"),
-    (lambda: Options(RUN, num=0), "num = 0: must be a positive multiple of 32"),
-    (lambda: Options(RUN, checkpoints=1), "checkpoints = 1: must be at least 2"),
-    (lambda: Options(RUN, batch_size=0), "batch_size = 0: must be at least 1"),
+    (lambda: Options(RUN, num=0), "num = 0: must be an integer >= 1"),
+    (lambda: Options(RUN, checkpoints=1), "checkpoints = 1: must be an integer >= 2"),
+    (lambda: Options(RUN, batch_size=0), "batch_size = 0: must be an integer >= 1"),
 ]
 
 

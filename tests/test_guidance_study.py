@@ -147,10 +147,12 @@ def test_what_is_refused(tmp_path: Path) -> None:
     ended = run("figure", "guidance", f"--workdir={tmp_path / 'run'}")
     assert ended.err.endswith("must hold a class-conditional model with model.label_dropout > 0\n")
     assert run("figure", "guidance").err == "geonoise figure: --workdir: must be given for guidance\n"
-    with pytest.raises(ValueError, match=r"scales = \(\): must be one or more weights"):
+    with pytest.raises(ValueError, match=r"scales = \(\): must be a tuple of one or more values"):
         Options(RUN, scales=())
-    with pytest.raises(ValueError, match="num = 1: must be at least 2"):
+    with pytest.raises(ValueError, match="num = 1: must be an integer >= 2"):
         Options(RUN, num=1)
+    ended = run("figure", "guidance", f"--workdir={tmp_path / 'run'}", "--option=num=x")
+    assert ended.err == "geonoise figure: num = 'x': must be an integer >= 2\n"
 
 
 def test_items_without_a_class_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

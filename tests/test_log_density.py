@@ -118,7 +118,7 @@ def test_a_field_that_is_no_density_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_observation_or_level_is_too_few() -> None:
-    with pytest.raises(ValueError, match="num = 1: must be at least 2"):
+    with pytest.raises(ValueError, match="num = 1: must be an integer >= 2"):
         Options(RUN, num=1)
-    with pytest.raises(ValueError, match="levels = 1: must be at least 2"):
+    with pytest.raises(ValueError, match="levels = 1: must be an integer >= 2"):
         Options(RUN, levels=1)

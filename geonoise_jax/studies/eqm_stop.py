@@ -31,10 +31,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from geonoise_jax import build
+from geonoise_jax.checks import integer, several
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.pictures import to_image
 from geonoise_jax.drawing.text import aligned
-from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.exact import FiniteSet
 from geonoise_jax.exact.delivery import in_one_warning
@@ -88,11 +88,9 @@ class Options:
 
     def __post_init__(self) -> None:
         """Validate what the samplers and the process do not."""
-        for name, value, low in (*(("dims", dim, 2) for dim in self.dims), ("num", self.num, 20)):
-            if value < low:
-                raise UserError(f"{name} = {value}: must be at least {low}")
-        if not self.dims:
-            raise UserError("dims = (): must be one or more dimensions")
+        several("dims", self.dims, integer, low=2)
+        for name, low in (("num", 20), ("seed", 0)):
+            integer(name, getattr(self, name), low=low)
 
 
 QUICK = Options(dims=(8,), num=64, step_size=0.005, tolerance=0.1)

@@ -26,6 +26,7 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from geonoise_jax import build
+from geonoise_jax.checks import integer, real, several
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.pictures import image_grid, to_image, to_pixels
 from geonoise_jax.drawing.text import aligned, with_error
@@ -72,11 +73,10 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Validate the sizes."""
-        if not self.scales:
-            raise UserError("scales = (): must be one or more weights")
-        if self.num < 2:
-            raise UserError(f"num = {self.num}: must be at least 2")
+        """Validate the numbers; the samplers check the interval."""
+        several("scales", self.scales, real)
+        integer("num", self.num, low=2)
+        integer("seed", self.seed, low=0)
 
 
 class Share(NamedTuple):

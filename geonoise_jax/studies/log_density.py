@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from geonoise_jax import build
+from geonoise_jax.checks import integer
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.pictures import to_image
 from geonoise_jax.drawing.text import aligned, with_error
@@ -63,9 +64,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Validate the sizes."""
-        for name in ("num", "levels"):
-            if getattr(self, name) < 2:
-                raise UserError(f"{name} = {getattr(self, name)}: must be at least 2")
+        for name, low in (("num", 2), ("levels", 2), ("seed", 0)):
+            integer(name, getattr(self, name), low=low)
 
 
 class Study(NamedTuple):

@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
 from geonoise_jax import files
+from geonoise_jax.checks import integer
 from geonoise_jax.errors import UserError
 from geonoise_jax.training.checkpoint_errors import (
     DamagedCheckpointError,
@@ -54,10 +55,8 @@ class Checkpoints:
         Raises:
             ValueError: if keep is not positive.
         """
-        if keep < 1:
-            raise UserError(f"checkpoint.keep = {keep}: must be at least 1")
         self._workdir = files.local(workdir, "workdir").resolve()
-        self._keep = keep
+        self._keep = integer("checkpoint.keep", keep, low=1)
         self._read_only = read_only
         self._manager = self._open()
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from geonoise_jax.checks import integer
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.errors import UserError
@@ -57,7 +58,7 @@ class Budget:
         """Validate the numbers, by the names that they have in a config."""
         for field in dataclasses.fields(self):
             name = {"checkpoint_every": "checkpoint.every", "keep": "checkpoint.keep"}.get(field.name)
-            _check_count(name or f"training.{field.name}", getattr(self, field.name), 1)
+            integer(name or f"training.{field.name}", getattr(self, field.name), low=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Validate the numbers, by the names that they have in a config."""
-        _check_count("sampling.every", self.every, 0)
-        _check_count("sampling.num", self.num, 1)
+        integer("sampling.every", self.every, low=0)
+        integer("sampling.num", self.num, low=1)
 
     def field(self, field: Field) -> Field:
         """Return the field that is sampled: with guidance if there is some."""
@@ -284,10 +285,3 @@ def check_network(run: Run) -> None:
     returned = getattr(found, "shape", found)
     if returned != shape:
         raise UserError(f"network = {name}: must return an array of the shape of its input, {shape}, not {returned}")
-
-
-def _check_count(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"{name} = {value!r}: must be an integer")
-    if value < low:
-        raise UserError(f"{name} = {value}: must be at least {low}")

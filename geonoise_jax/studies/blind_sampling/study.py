@@ -40,7 +40,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from geonoise_jax.errors import UserError
+from geonoise_jax.checks import integer, refused, several
 from geonoise_jax.exact import Distribution, FiniteSet, Gaussian
 from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.process.keys import root_key
@@ -116,15 +116,12 @@ class Options:
 
     def __post_init__(self) -> None:
         """Validate the sizes."""
-        sizes = [*(("dims", dim, 2) for dim in self.dims), ("gaussian_dim", self.gaussian_dim, 3)]
-        sizes += [
-            (name, getattr(self, name), low) for name, low in (("num", 10), ("num_steps", 1), ("gaussian_num", 2))
-        ]
-        for name, value, low in sizes:
-            if value < low:
-                raise UserError(f"{name} = {value}: must be at least {low}")
-        if not self.dims or list(self.dims) != sorted(set(self.dims)):
-            raise UserError(f"dims = {self.dims}: must be one or more increasing dimensions")
+        least = {"gaussian_dim": 3, "num": 10, "num_steps": 1, "gaussian_num": 2, "seed": 0}
+        for name, low in least.items():
+            integer(name, getattr(self, name), low=low)
+        dims = several("dims", self.dims, integer, low=2)
+        if list(dims) != sorted(set(dims)):
+            raise refused("dims", dims, "increasing")
 
 
 QUICK = Options(dims=(2, 8), num=64, num_steps=100, gaussian_dim=8, gaussian_num=256)

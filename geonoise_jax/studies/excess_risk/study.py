@@ -33,6 +33,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from geonoise_jax import build
+from geonoise_jax.checks import integer, refused
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.laws import laws
 from geonoise_jax.evaluation.overlap import check_held_out
@@ -74,11 +75,10 @@ class Options:
 
     def __post_init__(self) -> None:
         """Validate the sizes."""
-        if self.num < 1 or self.num % (2 * BINS):
-            raise UserError(f"num = {self.num}: must be a positive multiple of {2 * BINS}")
-        for name, low in (("checkpoints", 2), ("batch_size", 1)):
-            if getattr(self, name) < low:
-                raise UserError(f"{name} = {getattr(self, name)}: must be at least {low}")
+        for name, low in (("num", 1), ("checkpoints", 2), ("batch_size", 1), ("seed", 0)):
+            integer(name, getattr(self, name), low=low)
+        if self.num % (2 * BINS):
+            raise refused("num", self.num, f"a positive multiple of {2 * BINS}")
 
 
 class Draws(NamedTuple):
