@@ -187,6 +187,7 @@ def test_killed_after_a_snapshot_the_run_writes_it_anew(
     assert Snapshots(tmp_path).steps == [15, 30]
     (folder / ".draft-1-0.tmp").write_bytes(b"")
     (folder / "00000030.npz").write_bytes(b"stale")
+    Snapshots(tmp_path).save(37, WIDTHS, [{"w": np.ones(1)}] * 2)
     run_of(data_dir, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, arrays_of(tmp_path), arrays_of(whole))
 
