@@ -16,10 +16,10 @@ import scipy.linalg
 from jax.sharding import Mesh
 
 from geonoise_jax import exact
-from geonoise_jax.fields import ExactField
+from geonoise_jax.fields import ExactField, GuidedField
 from geonoise_jax.process import schedules, targets, times
 from geonoise_jax.process.process import Process
-from geonoise_jax.sampling import divergence, flow, flow_solvers
+from geonoise_jax.sampling import divergence, flow, flow_solvers, ode_density
 from geonoise_jax.sampling.ode_density import LogDensity, ode_log_density
 from tests.sampling_oracles import MEAN, GaussianField, gaussian, marginal_law
 
@@ -176,6 +176,19 @@ def test_probes_are_unbiased_with_the_standard_error_they_state(noise: str, x64:
     assert np.isinf(one.probe_error).all()
 
 
+def test_entries_of_probes() -> None:
+    signs, normal = (
+        np.asarray(
+            divergence.chosen(5, "hutchinson", 400, noise).vectors(jax.random.key(0), (5,), jnp.dtype("float32"))
+        )
+        for noise in divergence.NOISES
+    )
+    assert set(np.unique(signs)) == {-1.0, 1.0}
+    assert abs(signs.mean()) < 0.1
+    assert normal.std() == pytest.approx(1.0, abs=0.1)
+    assert len(np.unique(normal)) == normal.size
+
+
 @pytest.mark.parametrize("num", [3, 16, 37])
 def test_products_with_the_jacobian_in_blocks(num: int, x64: None) -> None:
     matrix = RNG(0).standard_normal((5, 5))
@@ -223,6 +236,11 @@ def test_adaptive_steps_cost_what_they_count_and_keep_to_the_tolerance(x64: None
 
 def test_where_the_field_is_not_smooth_the_steps_end() -> None:
     within = schedules.Linear()
+    kinked = dataclasses.replace(BLIND, process=Process(within, targets.Equilibrium("truncated")))
+    guided = GuidedField(kinked, 2.0, kinked, interval=(0.1, 0.5))
+    for field, times_of in ((kinked, [0.2]), (guided, [0.1, 0.2, 0.5])):
+        plan = ode_density._plan(field, flow_solvers.chosen("tsit5"), divergence.chosen(4), None, None)
+        assert plan.breaks == tuple(flow.point(within, t).w for t in (1e-3, *times_of, 0.999))
     points = [flow.point(within, t).w for t in (1e-3, 0.2, 0.999)]
     fine, coarse = flow_solvers.chosen("tsit5").runs(points)
     assert points[1] in fine.nodes
