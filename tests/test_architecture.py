@@ -85,8 +85,8 @@ LIBRARIES: dict[str, set[str]] = {
     "orbax": {"training"},
     "clu": {"training"},
     "tensorboardX": {"training"},
-    "matplotlib": {"demo", "drawing", "studies"},
-    "PIL": {"data", "demo", "drawing", "files", "studies"},
+    "matplotlib": {"demo", "drawing", "evaluation", "studies"},
+    "PIL": {"data", "demo", "drawing", "evaluation", "files", "studies"},
     "filelock": {"data", "files"},
 }
 CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "studies", "demo", "cli"}
