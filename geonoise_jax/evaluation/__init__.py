@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from geonoise_jax.evaluation.point_metrics import SlicedWasserstein as SlicedWasserstein
     from geonoise_jax.evaluation.point_metrics import sliced_wasserstein as sliced_wasserstein
     from geonoise_jax.evaluation.restore import Trained as Trained
-    from geonoise_jax.evaluation.restore import restore as restore
     from geonoise_jax.evaluation.restore import saved_steps as saved_steps
 else:
     __getattr__, __dir__ = _lazy.exports(
@@ -30,6 +29,6 @@ else:
             f"{__name__}.floors": ("Distance",),
             f"{__name__}.likelihood": ("Likelihood", "bits_per_dim", "log_likelihood"),
             f"{__name__}.point_metrics": ("SlicedWasserstein", "sliced_wasserstein"),
-            f"{__name__}.restore": ("Trained", "restore", "saved_steps"),
+            f"{__name__}.restore": ("Trained", "saved_steps"),
         },
     )

@@ -17,11 +17,12 @@ from geonoise_jax.evaluation.evaluator import cases, outputs, records
 from geonoise_jax.evaluation.evaluator.bench import Bench, Job, bench
 from geonoise_jax.evaluation.evaluator.cases import FOLDER, Case, Model, Restoring
 from geonoise_jax.evaluation.evaluator.kept import Kept
+from geonoise_jax.evaluation.evaluator.networks import Extractor
 from geonoise_jax.evaluation.evaluator.options import LEAST, Options
 from geonoise_jax.evaluation.evaluator.records import Log, Record
 from geonoise_jax.evaluation.evaluator.samples import drawn
 from geonoise_jax.evaluation.metrics import table as metrics
-from geonoise_jax.evaluation.metrics.base import Inputs
+from geonoise_jax.evaluation.metrics.base import Featured, Inputs
 from geonoise_jax.evaluation.restore import restore
 
 _LOG = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ class _Gathered:
     def __init__(self, case: Case, on: Bench, options: Options, samples: Kept) -> None:
         self._case, self._on, self._options, self._samples = case, on, options, samples
         self._points: np.ndarray | None = None
+        self._features: dict[str, Featured] = {}
         self.finite = np.concatenate([_finite(batch["x"]) for batch in samples.batches(options.num)])
         self.evaluations = float(samples.read("evaluations", options.num).mean())
 
@@ -163,10 +165,7 @@ class _Gathered:
         labels = self._case.labels(0, options.num)
         features = None
         if job.extractor is not None:
-            known = self._on.features_of_reference(job.extractor)
-            rows, logits = job.extractor.of_kept(self._samples, options.num)
-            pair = None if logits is None or known.logits is None else (logits[self.finite], known.logits[1])
-            features = known._replace(samples=rows[self.finite], logits=pair)
+            features = self._of_network(job.extractor)
         of_points = metrics.SAMPLES in needs and features is None
         points = self._finite_points() if of_points else np.empty((0, 0))
         return Inputs(
@@ -178,6 +177,15 @@ class _Gathered:
             features,
             {name: getattr(options, name) for name in ("seed", "batch_size", "num_likelihood")},
         )
+
+    def _of_network(self, extractor: Extractor) -> Featured:
+        protocol = extractor.network.protocol
+        if protocol not in self._features:
+            known = self._on.features_of_reference(extractor)
+            rows, logits = extractor.of_kept(self._samples, self._options.num)
+            pair = None if logits is None or known.logits is None else (logits[self.finite], known.logits[1])
+            self._features[protocol] = known._replace(samples=rows[self.finite], logits=pair)
+        return self._features[protocol]
 
     def _finite_points(self) -> np.ndarray:
         if self._points is None:
