@@ -1,4 +1,4 @@
-"""The command line: ``geonoise demo|train|sample|exact|figure|data``."""
+"""The command line: ``geonoise demo|train|sample|evaluate|exact|figure|data``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax import cli_data, cli_figure, files, imports, runtime, signals
+from geonoise_jax import cli_data, cli_evaluate, cli_figure, files, imports, runtime, signals
 from geonoise_jax.cli_options import add_allow_import, add_options, numbers, options_of
 from geonoise_jax.errors import UserError
 from geonoise_jax.progress import Output
@@ -52,10 +52,13 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="geonoise", description="Noise-conditional and noise-blind generative models.")
     root.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     root.add_argument("--debug", action="store_true", help="print the traceback of an error too; may stand anywhere")
-    commands = root.add_subparsers(dest="command", required=True, metavar="demo|train|sample|exact|figure|data")
+    commands = root.add_subparsers(
+        dest="command", required=True, metavar="demo|train|sample|evaluate|exact|figure|data"
+    )
     _add_demo(commands)
     _add_train(commands)
     _add_sample(commands)
+    cli_evaluate.add(commands)
     _add_exact(commands)
     cli_figure.add(commands)
     cli_data.add(commands)

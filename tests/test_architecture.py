@@ -56,8 +56,20 @@ ROOMS: dict[str, set[str]] = {
     "cli_options": {"config"},
     "cli_data": {"config", "evaluation"},
     "cli_figure": {"cli_options", "studies"},
+    "cli_evaluate": {"cli_options", "evaluation", "files"},
     "cli": {
-        *("build", "cli_data", "cli_figure", "cli_options", "config", "demo", "evaluation", "files", "imports"),
+        *(
+            "build",
+            "cli_data",
+            "cli_evaluate",
+            "cli_figure",
+            "cli_options",
+            "config",
+            "demo",
+            "evaluation",
+            "files",
+            "imports",
+        ),
         *("progress", "runtime", "signals", "systems", "training"),
     },
     "__main__": {"cli", "files", "runtime", "signals"},
@@ -73,8 +85,8 @@ LIBRARIES: dict[str, set[str]] = {
     "orbax": {"training"},
     "clu": {"training"},
     "tensorboardX": {"training"},
-    "matplotlib": {"demo", "drawing", "studies"},
-    "PIL": {"data", "demo", "drawing", "files", "studies"},
+    "matplotlib": {"demo", "drawing", "evaluation", "studies"},
+    "PIL": {"data", "demo", "drawing", "evaluation", "files", "studies"},
     "filelock": {"data", "files"},
 }
 CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "studies", "demo", "cli"}

@@ -215,14 +215,15 @@ def test_overrides_may_come_anywhere_and_with_a_space(monkeypatch: pytest.Monkey
     assert (seen[0].seed, seen[0].data.data_dir, seen[0].model.blind) == (8, "a=b", False)
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["train"], ["sample"], ["exact"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["train"], ["sample"], ["evaluate"], ["exact"]])
 def test_help(command: list[str]) -> None:
     ended = run(*command, "--help")
     assert (ended.status, ended.err) == (0, "")
     expected = {
         "demo": "--quick",
         "train": "--config.training.num_steps=2000",
-        "sample": "--sampler",
+        "sample": "--animate",
+        "evaluate": "--metrics",
         "exact": "--selfcheck",
     }
     for name, option in expected.items():

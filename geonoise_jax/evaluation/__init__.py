@@ -1,4 +1,4 @@
-"""What a trained field is worth: restoring, drawing, distances to data."""
+"""What a trained field is worth: restoring, drawing, distances to data, and one call for all of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from geonoise_jax import lazy as _lazy
 
 if TYPE_CHECKING:
+    from geonoise_jax.evaluation.evaluator.options import Options as Options
+    from geonoise_jax.evaluation.evaluator.run import Evaluation as Evaluation
+    from geonoise_jax.evaluation.evaluator.run import evaluate as evaluate
     from geonoise_jax.evaluation.exact_selfcheck import selfcheck as selfcheck
     from geonoise_jax.evaluation.floors import Distance as Distance
     from geonoise_jax.evaluation.likelihood import Likelihood as Likelihood
@@ -20,6 +23,8 @@ else:
     __getattr__, __dir__ = _lazy.exports(
         __name__,
         {
+            f"{__name__}.evaluator.options": ("Options",),
+            f"{__name__}.evaluator.run": ("Evaluation", "evaluate"),
             f"{__name__}.exact_selfcheck": ("selfcheck",),
             f"{__name__}.floors": ("Distance",),
             f"{__name__}.likelihood": ("Likelihood", "bits_per_dim", "log_likelihood"),

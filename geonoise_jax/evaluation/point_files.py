@@ -24,7 +24,11 @@ _MANY = 64
 _TOLERANCE = 1e-3
 _NO_POINTS = np.empty((0, 0))
 # Names of the array in a .npz file, the files of `sample` and `exact` among them.
-_KEYS = {"x": ("x", "samples", "arr_0"), "points": ("points", "u", "samples", "arr_0")}
+_KEYS = {
+    "x": ("x", "samples", "arr_0"),
+    "reference": ("x", "samples", "arr_0"),
+    "points": ("points", "u", "samples", "arr_0"),
+}
 # Center and scale of pixels as pictures show them: 0 is -1 and 255 is 1.
 DISPLAYED = (127.5, 2 / 255)
 

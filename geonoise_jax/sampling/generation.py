@@ -87,6 +87,7 @@ def generate(
     end_time: float | None = None,
     trajectory: bool = False,
     labels: Int[np.ndarray | Array, "num"] | None = None,
+    first: int = 0,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
     on_batch: Callable[[int, int], None] | None = None,
@@ -118,6 +119,7 @@ def generate(
             are times: on the devices that of one batch, on the host that of all samples. Adaptive and autonomous
             samplers, which go along no grid, have none.
         labels: class of each sample, for a class-conditional network.
+        first: number i of the first sample: those before it are left out.
         batch_size: samples computed at once; all by default. It is rounded up to a multiple of the devices, and a last
             partial batch is padded, so that there is one compile.
         mesh: devices to shard each batch over, along its first axis.
@@ -146,6 +148,7 @@ def generate(
         given.labels("labels", labels, num)
     check_begin(chosen.within, request, x is not None)
     dtype = np.dtype(chosen.times.dtype)
+    checks.integer("first", first, low=0)
     _check_room(f"num = {num}", (num, *field.event_shape), dtype)
     path = None
     if trajectory:
@@ -154,7 +157,7 @@ def generate(
         path = np.empty(states, dtype)
     batches, exactness = [], Exactness()
     # Threefry from here on: the draws of other kinds of keys depend on the batch that a key is in.
-    for start, size, (keys, *data) in _batches(threefry(key), num, batch_size, mesh, x, noise, labels):
+    for start, size, (keys, *data) in _batches(threefry(key), num, first, batch_size, mesh, x, noise, labels):
         with exactness.of_batch(len(keys), size):
             *ends, ways = _sample_batch(field, keys, *data, times=chosen.times, **chosen.static)
             batches.append(jax.tree.map(lambda rows, size=size: np.asarray(rows)[:size], ends))
@@ -270,13 +273,13 @@ def _keys_of_samples(key: Key[Array, ""], numbers: UInt32[Array, "b"]) -> Key[Ar
 
 
 def _batches(
-    key: Key[Array, ""], num: int, batch_size: int, mesh: Mesh | None, *data: Any
+    key: Key[Array, ""], num: int, first: int, batch_size: int, mesh: Mesh | None, *data: Any
 ) -> Iterator[tuple[int, int, list[Any]]]:
     """Yield (start, true size, [keys, *data]) with every array padded to batch_size by repeating its last row."""
     place = jnp.asarray if mesh is None else functools.partial(jax.device_put, device=_row_sharding(mesh))
     for start in range(0, num, batch_size):
         rows = np.minimum(np.arange(start, start + batch_size), num - 1)
-        keys = _keys_of_samples(key, place(rows.astype(np.uint32)))
+        keys = _keys_of_samples(key, place((first + rows).astype(np.uint32)))
         arrays = [None if values is None else place(np.asarray(values)[rows]) for values in data]
         yield start, min(batch_size, num - start), [keys, *arrays]
 

@@ -44,7 +44,7 @@ class Request:
 
 ARGUMENTS = (
     *(each.name for each in dataclasses.fields(Request) if each.name != "options"),
-    *("x", "noise", "labels", "batch_size", "mesh", "on_batch"),
+    *("x", "noise", "labels", "first", "batch_size", "mesh", "on_batch"),
 )
 
 

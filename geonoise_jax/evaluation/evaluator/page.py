@@ -1,0 +1,62 @@
+"""One self-contained page of an evaluation: numbers, curves, samples and the training items nearest to them."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from PIL import Image
+
+from geonoise_jax.drawing.page import embedded, table_row, whole
+from geonoise_jax.evaluation.evaluator.records import Record
+
+
+def report(
+    rows: Sequence[Sequence[str]],
+    records: Sequence[Record],
+    missing: Sequence[tuple[str, str]],
+    shown: Sequence[tuple[str, Image.Image, Image.Image | None]],
+    curves: Image.Image | None,
+) -> str:
+    """Return the page.
+
+    Args:
+        rows: cells of the table, its heading first.
+        records: the records behind it.
+        missing: metrics that were not measured, and why.
+        shown: title, samples and neighbours of each case.
+        curves: quality along a sweep, if there is one.
+    """
+    parts = ["<h1>Evaluation</h1>"]
+    if len(rows) > 1:
+        body = "".join(table_row(row) for row in rows[1:])
+        parts.append(f'<div class="wide"><table>{table_row(rows[0], "th")}{body}</table></div>')
+        parts.append(_protocols(records))
+    if missing:
+        lacking = "".join(f"<li>{html.escape(f'{name}: {why}')}</li>" for name, why in missing)
+        parts.append(f"<h2>Not measured</h2><ul>{lacking}</ul>")
+    if curves is not None:
+        parts.append(f"<h2>Curves</h2>{_image(curves, 'quality along the sweep')}")
+    parts.append("<h2>Samples</h2>")
+    for title, samples, neighbours in shown:
+        parts.append(f"<h3>{html.escape(title)}</h3>{_image(samples, f'samples: {title}')}")
+        if neighbours is not None:
+            parts.append(_image(neighbours, f"training items nearest to samples: {title}"))
+    return whole("Evaluation", "\n".join(parts))
+
+
+def _protocols(records: Sequence[Record]) -> str:
+    protocols = dict.fromkeys(
+        (one["metric"], f"{one['protocol']}. Interval: {one['interval']}. {one['better'].capitalize()} is better.")
+        for one in records
+    )
+    items = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in protocols)
+    references = ", ".join(dict.fromkeys(one["reference"] for one in records if one["reference"]))
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in dict.fromkeys(one["note"] for one in records) if note)
+    beside = f"<p>Compared with {html.escape(references)}. Floor: the same of as many training items in place of "
+    beside += "samples, mean and spread over 20 draws.</p>" if references else ""
+    return f"<dl>{items}</dl>{beside if references else ''}{notes}"
+
+
+def _image(image: Image.Image, text: str) -> str:
+    return f'<img alt="{html.escape(text)}" src="{embedded(image)}">'
