@@ -16,7 +16,10 @@ import pytest
 
 from tests.parity.agreement import DOUBLE, Agree, Agreement, compare, table
 
-_PEERS = ("torch", "diffusers", "flow_matching", "torchcfm", "k_diffusion")
+_PEERS = (
+    *("torch", "torchvision", "diffusers", "flow_matching", "torchcfm", "k_diffusion"),
+    *("pytorch_fid", "torch_fidelity", "cleanfid", "efficientnet_lite_pytorch"),
+)
 _HERE = Path(__file__).parent
 
 
