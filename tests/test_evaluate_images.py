@@ -96,7 +96,7 @@ def test_numbers_are_those_of_the_functions(trained: Path, with_stub: list[int])
         # Noise is so wide that it holds the data.
         assert found[name]["at_floor"] == (name == "recall"), name
     assert found["frechet_law"]["low"] <= found["frechet_law"]["value"] <= found["frechet_law"]["high"]
-    assert found["frechet"]["network"] == "stub"
+    assert (found["frechet"]["network"], found["frechet"]["network_protocol"]) == ("stub", "five sums")
     assert found["frechet"]["protocol"].startswith("five sums; Fréchet distance of 64 and 360 features")
     with Image.open(trained / "evaluation" / folder / "neighbours.png") as image:
         assert image.width > 8 * 64
