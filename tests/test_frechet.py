@@ -117,8 +117,8 @@ def features_of(law: Moments, num: int, generator: np.random.Generator) -> np.nd
     return law.mean + generator.standard_normal((num, law.dim)) @ np.linalg.cholesky(law.covariance).T
 
 
-def covered(case: Case, estimate: Callable[[np.ndarray, np.ndarray], Any], repetitions: int = 200) -> int:
-    """How many intervals contain the distance of the laws."""
+def covered(case: Case, estimate: Callable[[np.ndarray, np.ndarray], Any], repetitions: int = 200) -> float:
+    """The share of intervals that contain the distance of the laws."""
     one, other = case.laws()
     want = frechet_distance(one, other).value
     hits = 0
@@ -126,7 +126,7 @@ def covered(case: Case, estimate: Callable[[np.ndarray, np.ndarray], Any], repet
         generator = np.random.default_rng([case.dim, case.num, seed])
         found = estimate(features_of(one, case.num, generator), features_of(other, case.num, generator))
         hits += found.low <= want <= found.high
-    return hits
+    return hits / repetitions
 
 
 QUICK = [Case(2, 1000, 0.0), Case(2, 1000, 0.3), Case(8, 1000, 0.0), Case(8, 1000, 0.03), Case(8, 1000, 0.5)]
@@ -137,15 +137,15 @@ CASES = [*QUICK, *(pytest.param(*[case], marks=pytest.mark.slow) for case in LON
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_intervals_contain_the_distance_of_the_laws(case: Case) -> None:
-    assert covered(case, frechet_interval) >= 180
+    assert covered(case, frechet_interval, 100 if case.num > 10_000 else 200) >= 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [Case(8, 1000, 0.0), Case(8, 1000, 0.3), Case(64, 10_000, 0.3)], ids=str)
 def test_intervals_to_published_moments(case: Case) -> None:
     other = case.laws()[1]
-    assert covered(case, lambda x, _: frechet_interval(x, other)) >= 180
-    assert covered(case, lambda x, _: frechet_infinity(x, other), 30) >= 27
+    assert covered(case, lambda x, _: frechet_interval(x, other)) >= 0.9
+    assert covered(case, lambda x, _: frechet_infinity(x, other), 30) >= 0.9
 
 
 def test_the_published_number_is_outside_and_the_estimate_is_without_bias() -> None:
@@ -162,8 +162,10 @@ def test_the_published_number_is_outside_and_the_estimate_is_without_bias() -> N
     assert abs(estimates.mean() - want) < 3.0 * error
     spreads = [frechet_interval(x, other).spread for x in sets]
     assert np.mean(spreads) == pytest.approx(estimates.std(ddof=1), rel=0.3)
-    extrapolated = np.array([frechet_infinity(x, other).value for x in sets[:10]])
-    assert abs(extrapolated.mean() - want) < 4.0 * extrapolated.std(ddof=1) / np.sqrt(10)
+    infinite = [frechet_infinity(x, other) for x in sets[:20]]
+    extrapolated = np.array([each.value for each in infinite])
+    assert abs(extrapolated.mean() - want) < 4.0 * extrapolated.std(ddof=1) / np.sqrt(20)
+    assert np.mean([each.spread for each in infinite]) == pytest.approx(extrapolated.std(ddof=1), rel=0.5)
 
 
 def test_a_law_with_heavy_tails() -> None:

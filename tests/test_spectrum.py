@@ -58,6 +58,13 @@ def test_the_excess_is_the_logarithm_of_the_ratio() -> None:
     assert other.high.value == pytest.approx(-found.high.value, rel=1e-12)
 
 
+@pytest.mark.parametrize(("ring", "seen"), [(3, False), (4, False), (5, True), (8, True)])
+def test_high_frequencies_begin_above_half_of_nyquist(ring: int, seen: bool) -> None:
+    wave = np.cos(2.0 * np.pi * ring * np.arange(16) / 16)[None, :, None, None]
+    excess = spectrum_excess(X + wave, X).high.value
+    assert (excess > 0.02) if seen else (excess == pytest.approx(0.0, abs=1e-9))
+
+
 def test_intervals_contain_the_excess_of_the_laws() -> None:
     """Images whose brightness of contrast varies by image, so that pixels are no independent numbers."""
     hits, rings = 0, 0

@@ -159,7 +159,16 @@ def _in_balls(
 ) -> Int[np.ndarray, "n g"]:
     """Return in how many balls each point lies: of all centres, then of those without each group."""
     radii = _radii(centres, k, groups)
-    return _float64(_count, x, centres, radii, _step(len(centres) * (groups + 1)))
+    turn = np.arange(len(centres)) % groups
+    radii[np.arange(len(centres)), 1 + turn] = -1.0
+    widest = radii.max(axis=1)
+    found = np.zeros((len(x), groups + 1), np.int64)
+    for start in range(0, len(x), _step(len(centres))):
+        squared = _float64(_distances, x[start : start + _step(len(centres))], centres)
+        # A point is in few balls, however they are chosen: only these are looked at group by group.
+        points, balls = np.nonzero(squared <= widest)
+        np.add.at(found, start + points, squared[points, balls][:, None] <= radii[balls])
+    return found
 
 
 def _radii(points: Float[np.ndarray, "n d"], k: int, groups: int) -> Float[np.ndarray, "n g"]:
@@ -198,20 +207,6 @@ def _float64(function: Callable[..., Array], *arguments: np.ndarray | int) -> np
 
 
 _distances = jax.jit(squared_distances)
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _count(
-    x: Float[Array, "n d"], centres: Float[Array, "m d"], radii: Float[Array, "m g"], step: int
-) -> Int[Array, "n g"]:
-    groups = radii.shape[1] - 1
-    present = (jnp.arange(len(centres)) % groups)[:, None] != jnp.arange(-1, groups)[None]
-    reach = jnp.where(present, radii, -1.0)
-
-    def row(point: Float[Array, "d"]) -> Int[Array, "g"]:
-        return (squared_distances(point[None], centres)[0][:, None] <= reach).sum(axis=0)
-
-    return jax.lax.map(row, x, batch_size=step)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
