@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable
@@ -147,6 +148,18 @@ def test_batches_change_nothing() -> None:
         for size in (None, 2)
     )
     np.testing.assert_allclose(one.per_item, other.per_item, rtol=1e-5)
+
+
+def test_every_draw_has_its_own_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(likelihood, "dequantised", lambda items, *_: items.astype(np.float32))
+    found = bits_per_dim(
+        dataclasses.replace(gaussian_field(), var=np.array([0.1, 0.2])),
+        np.zeros((1, 2), np.uint8),
+        options=Options(draws=2, solver="heun", num_steps=4, divergence="hutchinson", probes=1, noise="gaussian"),
+        scaling=(0.0, 1.0),
+    )
+    assert found.draw_spread is not None
+    assert found.draw_spread > 0.01
 
 
 SIGMA = 0.7

@@ -16,12 +16,12 @@ import scipy.linalg
 from jax.sharding import Mesh
 
 from geonoise_jax import exact
-from geonoise_jax.fields import ExactField
+from geonoise_jax.fields import ExactField, GuidedField
 from geonoise_jax.process import schedules, targets, times
 from geonoise_jax.process.process import Process
-from geonoise_jax.sampling import divergence, flow, flow_solvers
+from geonoise_jax.sampling import divergence, flow, flow_solvers, ode_density
 from geonoise_jax.sampling.ode_density import LogDensity, ode_log_density
-from tests.sampling_oracles import gaussian, marginal_law
+from tests.sampling_oracles import MEAN, GaussianField, gaussian, marginal_law
 
 RNG = np.random.default_rng
 
@@ -67,6 +67,24 @@ def test_gaussian_data_on_every_schedule(
     stretch = np.sqrt(var_1 / var)
     sampled = log_normal(mean_1 + stretch * (u - mean), 0.0, start**2) + np.log(stretch).sum()
     within_error(ode_log_density(field, jnp.asarray(u), solver=solver), sampled, share=0.75)
+
+
+def test_in_float32_rounding_is_in_the_error_and_costs_no_steps() -> None:
+    """Observations 1e-5 from a datum, of which float32 knows three digits."""
+    process, var = Process(schedules.Linear(t_min=1e-5), targets.Velocity()), np.full(3, 1e-12)
+    field = GaussianField(MEAN.astype(np.float32), var.astype(np.float32), process)
+    noise = RNG(0).standard_normal((32, 3))
+    u = ((1.0 - 1e-5) * MEAN + 1e-5 * noise).astype(np.float32)
+    t, s = np.float32(0.999).astype(float), np.float32(1e-5).astype(float)
+    found = ode_log_density(
+        field,
+        u,
+        tolerance=1e-7,
+        prior=lambda u: jnp.asarray(log_normal(u, (1.0 - t) * MEAN, (1.0 - t) ** 2 * var + t**2)),
+    )
+    within_error(found, log_normal(u, (1.0 - s) * MEAN, (1.0 - s) ** 2 * var + s**2))
+    assert np.median(found.error) < 0.1
+    assert found.evaluations.max() < 1000
 
 
 def test_every_schedule_is_among_the_pairs() -> None:
@@ -158,6 +176,19 @@ def test_probes_are_unbiased_with_the_standard_error_they_state(noise: str, x64:
     assert np.isinf(one.probe_error).all()
 
 
+def test_entries_of_probes() -> None:
+    signs, normal = (
+        np.asarray(
+            divergence.chosen(5, "hutchinson", 400, noise).vectors(jax.random.key(0), (5,), jnp.dtype("float32"))
+        )
+        for noise in divergence.NOISES
+    )
+    assert set(np.unique(signs)) == {-1.0, 1.0}
+    assert abs(signs.mean()) < 0.1
+    assert normal.std() == pytest.approx(1.0, abs=0.1)
+    assert len(np.unique(normal)) == normal.size
+
+
 @pytest.mark.parametrize("num", [3, 16, 37])
 def test_products_with_the_jacobian_in_blocks(num: int, x64: None) -> None:
     matrix = RNG(0).standard_normal((5, 5))
@@ -205,13 +236,19 @@ def test_adaptive_steps_cost_what_they_count_and_keep_to_the_tolerance(x64: None
 
 def test_where_the_field_is_not_smooth_the_steps_end() -> None:
     within = schedules.Linear()
+    kinked = dataclasses.replace(BLIND, process=Process(within, targets.Equilibrium("truncated")))
+    guided = GuidedField(kinked, 2.0, kinked, interval=(0.1, 0.5))
+    for field, times_of in ((kinked, [0.2]), (guided, [0.1, 0.2, 0.5])):
+        plan = ode_density._plan(field, flow_solvers.chosen("tsit5"), divergence.chosen(4), None, None)
+        assert plan.breaks == tuple(flow.point(within, t).w for t in (1e-3, *times_of, 0.999))
     points = [flow.point(within, t).w for t in (1e-3, 0.2, 0.999)]
     fine, coarse = flow_solvers.chosen("tsit5").runs(points)
     assert points[1] in fine.nodes
     assert fine.nodes[[0, -1]].tolist() == points[::2]
     assert (np.diff(fine.nodes) > 0.0).all()
     assert np.diff(fine.nodes).max() <= math.log(10.0)
-    assert coarse.tolerance == pytest.approx(10 * fine.tolerance)
+    assert (coarse.nodes == fine.nodes).all()
+    assert (fine.coarser, coarse.coarser) == (1.0, 10.0)
 
 
 @pytest.mark.parametrize("schedule", [cls() for cls in schedules.SCHEDULES], ids=lambda each: type(each).__name__)

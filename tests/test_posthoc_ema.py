@@ -97,6 +97,17 @@ def test_a_step_without_a_snapshot_is_rebuilt_within_its_error(tmp_path: Path) -
     assert 0.0 < rebuilt.error < 0.3
 
 
+def test_the_stated_error_is_the_distance_of_the_profiles() -> None:
+    """Which a parameter that is 1 where the difference is positive, and 0 elsewhere, attains."""
+    steps, impulses = [60, 120, 180, 240], np.eye(240)
+    found = project(np.repeat(steps, 2), np.tile(WIDTHS, 4), 240, 0.07)
+    by_width = [averages(impulses, width) for width in WIDTHS]
+    kept = np.stack([values[step - 1] for step in steps for values in by_width])
+    difference = found.weights @ kept - averages(impulses, 0.07)[-1]
+    assert found.error == pytest.approx(np.maximum(difference, 0.0).sum(), rel=1e-6)
+    assert found.error > 0.005
+
+
 def test_many_snapshots_and_steps_are_well_conditioned() -> None:
     times = np.repeat(np.arange(1, 257) * 4096, 2)
     found = project(times, np.tile(WIDTHS, 256), 2**20, 0.075)
@@ -187,6 +198,7 @@ def test_killed_after_a_snapshot_the_run_writes_it_anew(
     assert Snapshots(tmp_path).steps == [15, 30]
     (folder / ".draft-1-0.tmp").write_bytes(b"")
     (folder / "00000030.npz").write_bytes(b"stale")
+    Snapshots(tmp_path).save(37, WIDTHS, [{"w": np.ones(1)}] * 2)
     run_of(data_dir, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, arrays_of(tmp_path), arrays_of(whole))
 

@@ -26,6 +26,8 @@ Rates = Callable[[Float[Array, ""], Float[Array, "*event"]], tuple[Float[Array, 
 _TOLERANCE, _NUM_STEPS, _MAX_STEPS = 1e-5, 256, 4096
 # Of the run that errors are estimated with.
 _COARSER = 10.0
+# What is asked for at least of an entry of y, of order one, in units of rounding.
+_FLOOR = 2.0
 # Length of a segment in w, over which the noise grows at most tenfold.
 _SEGMENT = math.log(10.0)
 # Of Tsit5: new stages a step; one for the first stage and two for the choice of the first step.
@@ -49,10 +51,17 @@ class End(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One integration: nodes in w, increasing, and the tolerance of the steps between them."""
+    """One integration.
+
+    Attributes:
+        nodes: in w, increasing.
+        tolerance: of the steps between them.
+        coarser: factor of what is allowed of a step.
+    """
 
     nodes: Float[np.ndarray, "n"]
     tolerance: float
+    coarser: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +88,10 @@ class Solver:
         """
         if self.name == "heun":
             fine, coarse = (np.linspace(breaks[0], breaks[-1], int(self.setting) // by + 1) for by in (1, 2))
-            return Run(fine, 0.0), Run(coarse, 0.0)
+            return Run(fine, 0.0, 1.0), Run(coarse, 0.0, 1.0)
         parts = [(low, high, max(1, math.ceil((high - low) / _SEGMENT))) for low, high in itertools.pairwise(breaks)]
         nodes = np.concatenate([np.linspace(low, high, num + 1)[:-1] for low, high, num in parts] + [breaks[-1:]])
-        return Run(nodes, self.setting), Run(nodes, _COARSER * self.setting)
+        return Run(nodes, self.setting, 1.0), Run(nodes, self.setting, _COARSER)
 
 
 def chosen(name: str, tolerance: float | None = None, num_steps: int | None = None) -> Solver:
@@ -110,7 +119,12 @@ def chosen(name: str, tolerance: float | None = None, num_steps: int | None = No
 
 
 def tsit5(
-    rates: Rates, y: Float[Array, "*event"], num: int, nodes: Float[Array, "n"], tolerance: Float[Array, ""]
+    rates: Rates,
+    y: Float[Array, "*event"],
+    num: int,
+    nodes: Float[Array, "n"],
+    tolerance: Float[Array, ""],
+    coarser: Float[Array, ""],
 ) -> End:
     """Integrate by the explicit Runge-Kutta method of Tsitouras (2011), order 5, segment by segment.
 
@@ -119,9 +133,10 @@ def tsit5(
         y: observation at the first node.
         num: number of integrals.
         nodes: edges of the segments.
-        tolerance: see :func:`chosen`.
+        tolerance: see :func:`chosen`. Steps are not made smaller for what rounding of y hides.
+        coarser: see :class:`Run`.
     """
-    diffrax = diffrax_module()
+    diffrax, least = diffrax_module(), _FLOOR * jnp.finfo(y.dtype).eps
 
     def scaled(w: Float[Array, ""], state: tuple[Array, Array], noise: Float[Array, ""]) -> tuple[Array, Array]:
         dy, others = rates(w, state[0])
@@ -130,6 +145,7 @@ def tsit5(
     def segment(state: _State, edge: tuple[Array, Array]) -> tuple[_State, Array]:
         # In units of the noise the integrals have the tolerance of y.
         noise = 1.0 / jnp.cosh(edge[0])
+        allowed = coarser * jnp.maximum(tolerance * noise, least)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(scaled),
             diffrax.Tsit5(),
@@ -137,7 +153,7 @@ def tsit5(
             None,
             (state.y, jnp.zeros(num, y.dtype)),
             args=noise,
-            stepsize_controller=diffrax.PIDController(rtol=tolerance * noise, atol=tolerance * noise, norm=_norm),
+            stepsize_controller=diffrax.PIDController(rtol=allowed, atol=allowed, norm=_norm),
             max_steps=_MAX_STEPS,
             throw=False,
         )
@@ -155,6 +171,7 @@ def heun(
     num: int,  # noqa: ARG001
     nodes: Float[Array, "n"],
     tolerance: Float[Array, ""],  # noqa: ARG001
+    coarser: Float[Array, ""],  # noqa: ARG001
 ) -> End:
     """Integrate by Heun's method, order 2, one step between two nodes; arguments as of :func:`tsit5`."""
 

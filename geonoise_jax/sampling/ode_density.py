@@ -12,7 +12,9 @@ optimum; the ODE of a blind field defines a density too, of its own samples.
 
 Errors. All is computed twice, the second time ten times less precisely (with half the steps). The differences of the
 parts, of q(y_1) and of the integral piece by piece, are added up without sign and stated as the error, an overestimate
-where the solver converges, with a bound on what rounding moves. Random probes have a standard error of their own.
+where the solver converges, with a bound on what rounding of u and of the sums moves. What the field itself rounds is
+not in it: an exact field of data on a manifold needs float64, above all its derivatives at low noise. Random probes
+have a standard error of their own.
 """
 
 from __future__ import annotations
@@ -193,8 +195,8 @@ def _of_batch(
     field: Field, plan: _Plan, log_prior: _LogPrior, u: Float[Array, "b *event"], keys: Key[Array, "b"], classes: Any
 ) -> _Part:
     starts, integrals, evaluations, arrived = [], [], np.zeros(len(u), int), np.ones(len(u), bool)
-    for nodes, tolerance in plan.solver.runs(plan.breaks):
-        settings = jnp.asarray(nodes, u.dtype), jnp.asarray(tolerance, u.dtype)
+    for run in plan.solver.runs(plan.breaks):
+        settings = [jnp.asarray(each, u.dtype) for each in run]
         last, end = _integrate(
             field, u, keys, classes, *settings, within=plan.within, solver=plan.solver.name, trace=plan.trace
         )
@@ -224,6 +226,7 @@ def _integrate(
     classes: Int[Array, "b"] | None,
     nodes: Float[Array, "n"],
     tolerance: Float[Array, ""],
+    coarser: Float[Array, ""],
     *,
     within: Schedule,
     solver: str,
@@ -242,7 +245,7 @@ def _integrate(
             dy, products = divergences.products(functools.partial(flow.velocity, own, within, w), y, vectors)
             return dy, trace.traces(products) / u.size
 
-        return SOLVES[solver](rates, u / low, trace.estimates, nodes, tolerance)
+        return SOLVES[solver](rates, u / low, trace.estimates, nodes, tolerance, coarser)
 
     end = jax.vmap(solve)(u, keys, [each[:, None] for each in labels])
     return high * end.y, end
