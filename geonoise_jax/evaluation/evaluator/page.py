@@ -47,7 +47,7 @@ def report(
 
 def protocols(records: Sequence[Record]) -> list[tuple[str, str, str]]:
     """Return each number's name, which are better, and how it was made, the network of its features by name alone."""
-    found = {}
+    found: dict[tuple[str, str, str], None] = {}
     for one in records:
         how = one["protocol"]
         if one["network"]:
