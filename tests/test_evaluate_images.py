@@ -15,6 +15,7 @@ from geonoise_jax import build, config
 from geonoise_jax.evaluation import Options, evaluate
 from geonoise_jax.evaluation.evaluator import bench, cases, networks, samples
 from geonoise_jax.evaluation.evaluator.kept import Kept
+from geonoise_jax.evaluation.evaluator.records import numbers_of
 from geonoise_jax.evaluation.features import FeatureNetwork, Features
 from geonoise_jax.evaluation.frechet import frechet_distance
 from geonoise_jax.evaluation.kernel_distance import polynomial_mmd
@@ -96,7 +97,7 @@ def test_numbers_are_those_of_the_functions(trained: Path, with_stub: list[int])
         # Noise is so wide that it holds the data.
         assert found[name]["at_floor"] == (name == "recall"), name
     assert found["frechet_law"]["low"] <= found["frechet_law"]["value"] <= found["frechet_law"]["high"]
-    assert found["frechet"]["network"] == "stub"
+    assert (found["frechet"]["network"], found["frechet"]["network_protocol"]) == ("stub", "five sums")
     assert found["frechet"]["protocol"].startswith("five sums; Fréchet distance of 64 and 360 features")
     with Image.open(trained / "evaluation" / folder / "neighbours.png") as image:
         assert image.width > 8 * 64
@@ -105,6 +106,17 @@ def test_numbers_are_those_of_the_functions(trained: Path, with_stub: list[int])
     assert total == 360 + 1437 + NUM
     evaluate(trained, Options(metrics=("kid",), features=("stub",), num=NUM + 1))
     assert sum(with_stub) == total + 1
+
+
+def test_of_two_numbers_of_a_metric_the_one_that_is_missing_is_added(trained: Path, with_stub: list[int]) -> None:
+    options = Options(metrics=("precision_recall",), features=("stub",), num=NUM, seed=5)
+    first = evaluate(trained, options)
+    path = trained / "evaluation" / "results.jsonl"
+    *kept, last = path.read_text().splitlines(keepends=True)
+    assert '"metric": "recall"' in last
+    path.write_text("".join(kept))
+    assert [numbers_of(one) for one in evaluate(trained, options).records] == [numbers_of(one) for one in first.records]
+    assert len(path.read_text().splitlines()) == len(kept) + 1
 
 
 def test_more_features_than_samples_is_refused(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

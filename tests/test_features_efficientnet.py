@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_image
 from geonoise_jax.evaluation.features import efficientnet_lite0, extract, torch_files, weights
 from geonoise_jax.evaluation.features.conversion import EPSILON, convert
 from geonoise_jax.evaluation.features.pretrained import lite_names
-from geonoise_jax.nets.efficientnet import STAGES, Depthwise, EfficientNetLite0
+from geonoise_jax.nets.efficientnet import STAGES, Depthwise, EfficientNetLite0, relu6
 from tests.torch_state_files import write
 
 RNG = np.random.default_rng
@@ -51,6 +51,10 @@ def test_shifted_images_are_a_convolution_of_groups(kernel: int, stride: int, si
         feature_group_count=6,
     ) + jnp.arange(6.0).reshape(1, 1, 1, 6)
     np.testing.assert_allclose(np.asarray(layer.apply(params, x)), wanted, atol=1e-5)
+
+
+def test_its_nonlinearity_is_cut_at_6() -> None:
+    np.testing.assert_array_equal(relu6(jnp.asarray([-1.0, 0.0, 3.0, 6.0, 9.0])), [0.0, 0.0, 3.0, 6.0, 6.0])
 
 
 def test_stages_are_those_of_the_paper() -> None:

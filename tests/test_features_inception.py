@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +16,19 @@ from geonoise_jax.evaluation.features.conversion import convert
 from geonoise_jax.evaluation.features.pretrained import inception_names
 from geonoise_jax.nets import inception as nets
 from geonoise_jax.nets.inception import BLOCKS, InceptionV3, Mixed
-from tests.torch_state_files import random_state, write
+from tests.torch_state_files import inception_shapes, random_state, write
 
 RNG = np.random.default_rng
 
 
+@functools.cache
 def shapes_of(size: int) -> Any:
     return jax.eval_shape(InceptionV3().init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
 
 
-def torch_shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the arrays in the published file."""
-    found: dict[str, tuple[int, ...]] = {"fc.bias": (1008,)}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes_of(75)):
-        *layer, kind = (entry.key for entry in path)
-        if kind == "kernel":
-            conv, norm = inception_names(tuple(layer))
-            order = (3, 2, 0, 1) if leaf.ndim == 4 else (1, 0)
-            found[f"{conv}.weight"] = tuple(leaf.shape[axis] for axis in order)
-            for name in ("weight", "bias", "running_mean", "running_var") if norm else ():
-                found[f"{norm}.{name}"] = (leaf.shape[-1],)
-    return found
-
-
 def test_it_has_the_size_of_the_published_file() -> None:
     """95,628,359 bytes are its numbers in four bytes each, beside names and checksums."""
-    shapes = torch_shapes()
+    shapes = inception_shapes()
     numbers = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
     assert 0 < 95_628_359 - numbers < 200_000
     assert sum(name.endswith("conv.weight") for name in shapes) == 94
@@ -121,7 +109,7 @@ def test_branches_stand_side_by_side_in_the_order_of_the_published_file(name: st
 
 
 def test_every_array_has_its_place() -> None:
-    state = random_state(torch_shapes())
+    state = random_state(inception_shapes())
     params = convert(shapes_of(75), state, inception_names)
     gamma, var = (state[f"Conv2d_2b_3x3.bn.{name}"].astype(np.float64) for name in ("weight", "running_var"))
     kernel = state["Conv2d_2b_3x3.conv.weight"].transpose(2, 3, 1, 0) * gamma / np.sqrt(var + 1e-3)
@@ -136,7 +124,7 @@ def test_every_array_has_its_place() -> None:
 @pytest.mark.slow
 def test_from_a_file_to_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both formats give the same network, and every protocol other features."""
-    state = random_state(torch_shapes())
+    state = random_state(inception_shapes())
     old, new = (write(tmp_path / f"{old}.pth", state, old=old) for old in (True, False))
     images = RNG(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     monkeypatch.setenv("GEONOISE_INCEPTION", str(old))

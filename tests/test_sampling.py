@@ -227,3 +227,13 @@ def test_bad_input(options: dict[str, Any], message: str) -> None:
     field = gaussian(schedules.Linear(), targets.Velocity())
     with pytest.raises(ValueError, match=message):
         sample(field, jax.random.key(0), **{"num": 4, **options})
+
+
+def test_samples_of_any_numbers_are_those_of_all_together() -> None:
+    field = gaussian(schedules.Linear(), targets.Velocity())
+    options: dict[str, Any] = {"sampler": "reverse_sde", "num_steps": 6}
+    together = sample(field, jax.random.key(0), 10, **options)
+    apart = [sample(field, jax.random.key(0), num, first=first, **options) for first, num in ((0, 4), (4, 6))]
+    np.testing.assert_allclose(np.concatenate(apart), together, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="first = -1: must be an integer >= 0"):
+        sample(field, jax.random.key(0), 2, first=-1, **options)

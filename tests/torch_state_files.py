@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import struct
 import zipfile
@@ -9,7 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from geonoise_jax.evaluation.features.pretrained import inception_names
+from geonoise_jax.nets.inception import InceptionV3
 
 KINDS = {
     "float32": "FloatStorage",
@@ -127,3 +133,20 @@ def random_state(abstract: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict
         return rng.uniform(0.5, 1.5, shape) if wide else 0.1 * rng.normal(size=shape)
 
     return {name: numbers(name, shape).astype(np.float32) for name, shape in abstract.items()}
+
+
+@functools.cache
+def inception_shapes() -> dict[str, tuple[int, ...]]:
+    """Shapes by name of the arrays in the published file of the Inception network."""
+    example = jnp.zeros((1, 75, 75, 3))
+    abstract = jax.eval_shape(InceptionV3().init, jax.random.key(0), example)["params"]
+    found: dict[str, tuple[int, ...]] = {"fc.bias": (1008,)}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract):
+        *layer, kind = (entry.key for entry in path)
+        if kind == "kernel":
+            conv, norm = inception_names(tuple(layer))
+            order = (3, 2, 0, 1) if leaf.ndim == 4 else (1, 0)
+            found[f"{conv}.weight"] = tuple(leaf.shape[axis] for axis in order)
+            for name in ("weight", "bias", "running_mean", "running_var") if norm else ():
+                found[f"{norm}.{name}"] = (leaf.shape[-1],)
+    return found

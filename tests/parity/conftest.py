@@ -15,14 +15,21 @@ import jax
 import pytest
 
 from tests.parity.agreement import DOUBLE, Agree, Agreement, compare, table
+from tests.parity.torchvision_build import import_torchvision
 
-_PEERS = ("torch", "diffusers", "flow_matching", "torchcfm", "k_diffusion", "pytorch_fid", "torch_fidelity", "prdc")
+_PEERS = (
+    *("torch", "torchvision", "diffusers", "flow_matching", "torchcfm", "k_diffusion"),
+    *("pytorch_fid", "torch_fidelity", "cleanfid", "efficientnet_lite_pytorch", "prdc"),
+)
 _HERE = Path(__file__).parent
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     missing = [name for name in _PEERS if importlib.util.find_spec(name) is None]
-    if not missing or not collection_path.name.startswith("test_"):
+    if not missing:
+        import_torchvision()
+        return None
+    if not collection_path.name.startswith("test_"):
         return None
     if config.option.markexpr == "parity":
         raise pytest.UsageError(f"the parity suite needs {', '.join(missing)}: bash tests/parity/run.sh")

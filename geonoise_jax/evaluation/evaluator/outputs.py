@@ -148,9 +148,9 @@ def _short(number: float | None, one: Record) -> str:
 def _legend(records: Sequence[Record]) -> list[str]:
     """Return what stands behind the columns."""
     lines = ["floor: the same of as many training items in place of samples, mean and spread over 20 draws"]
-    protocols = dict.fromkeys((one["metric"], one["protocol"], one["interval"], one["better"]) for one in records)
-    for metric, protocol, interval, better in protocols:
-        lines.append(f"{metric} ({better} is better): {protocol}; interval: {interval}")
+    lines += [f"{name} ({better} is better): {how}" for name, better, how in page.protocols(records)]
+    networks = dict.fromkeys((one["network"], one["network_protocol"]) for one in records if one["network"])
+    lines += [f"features {name}: {protocol}" for name, protocol in networks]
     lines += [f"reference: {title}" for title in dict.fromkeys(one["reference"] for one in records) if title]
     lines += [f"note: {note}" for note in dict.fromkeys(one["note"] for one in records) if note]
     return lines

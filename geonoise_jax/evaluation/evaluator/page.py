@@ -45,12 +45,22 @@ def report(
     return whole("Evaluation", "\n".join(parts))
 
 
+def protocols(records: Sequence[Record]) -> list[tuple[str, str, str]]:
+    """Return each number's name, which are better, and how it was made, the network of its features by name alone."""
+    found: dict[tuple[str, str, str], None] = {}
+    for one in records:
+        how = one["protocol"]
+        if one["network"]:
+            how = how.replace(one["network_protocol"], one["network"], 1)
+        found[one["metric"], one["better"], f"{how}; interval: {one['interval']}"] = None
+    return list(found)
+
+
 def _protocols(records: Sequence[Record]) -> str:
-    protocols = dict.fromkeys(
-        (one["metric"], f"{one['protocol']}. Interval: {one['interval']}. {one['better'].capitalize()} is better.")
-        for one in records
-    )
-    items = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in protocols)
+    listed = [(name, f"{how}. {better.capitalize()} is better.") for name, better, how in protocols(records)]
+    networks = dict.fromkeys((one["network"], one["network_protocol"]) for one in records if one["network"])
+    listed += [(f"features {name}", protocol) for name, protocol in networks]
+    items = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in listed)
     references = ", ".join(dict.fromkeys(one["reference"] for one in records if one["reference"]))
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in dict.fromkeys(one["note"] for one in records) if note)
     beside = f"<p>Compared with {html.escape(references)}. Floor: the same of as many training items in place of "

@@ -220,6 +220,7 @@ def _facts(case: Case, on: Bench, job: Job, options: Options, inputs: _Gathered)
         "seed": options.seed,
         "reference": None if on.reference is None else on.reference.title,
         "network": None if job.extractor is None else job.extractor.network.name,
+        "network_protocol": None if job.extractor is None else job.extractor.network.protocol,
         "versions": records.versions(),
     }
     if metrics.SAMPLES not in job.entry.needs:

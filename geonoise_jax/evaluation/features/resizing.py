@@ -61,7 +61,9 @@ def _bilinear(length: int, size: int) -> _Weights:
 
 
 def _bilinear_tf1(length: int, size: int) -> _Weights:
-    return _between(np.arange(size) * length / size, length)
+    # TensorFlow rounds the ratio and the places to float32, which shows where images are large.
+    places = np.arange(size, dtype=np.float32) * np.float32(length / size)
+    return _between(places.astype(np.float64), length)
 
 
 def _between(places: _Places, length: int) -> _Weights:
@@ -70,15 +72,11 @@ def _between(places: _Places, length: int) -> _Weights:
     return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(length)))
 
 
-def _pil(kernel: Callable[[np.ndarray], np.ndarray], support: float, length: int, size: int) -> _Weights:
-    """``precompute_coeffs`` of Pillow: pixels count whose centre rounds into the support."""
+def _pil(kernel: Callable[[np.ndarray], np.ndarray], length: int, size: int) -> _Weights:
+    """``precompute_coeffs`` of Pillow."""
     scale = length / size
-    stretch = max(scale, 1.0)
     centres = (np.arange(size)[:, None] + 0.5) * scale
-    pixels = np.arange(length)
-    low = np.trunc(centres - support * stretch + 0.5)
-    high = np.trunc(centres + support * stretch + 0.5)
-    shares = kernel((pixels + 0.5 - centres) / stretch) * ((pixels >= low) & (pixels < high))
+    shares = kernel((np.arange(length) + 0.5 - centres) / max(scale, 1.0))
     return shares / shares.sum(axis=1, keepdims=True)
 
 
@@ -96,6 +94,6 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 RULES: dict[str, Callable[[int, int], _Weights]] = {
     "bilinear": _bilinear,
     "bilinear_tf1": _bilinear_tf1,
-    "bilinear_pil": functools.partial(_pil, _triangle, 1.0),
-    "bicubic_pil": functools.partial(_pil, _cubic, 2.0),
+    "bilinear_pil": functools.partial(_pil, _triangle),
+    "bicubic_pil": functools.partial(_pil, _cubic),
 }
