@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 
 import geonoise_jax as gn
 from geonoise_jax.data import from_numpy
-from geonoise_jax.figures.plane import draw_plane
+from geonoise_jax.drawing.plane import draw_plane
 from geonoise_jax.nets import ResidualMLP
 from geonoise_jax.training.run import Budget, Run, Sampling
 

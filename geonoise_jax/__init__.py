@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from geonoise_jax import build as build
     from geonoise_jax import config as config
     from geonoise_jax import data as data
+    from geonoise_jax import drawing as drawing
     from geonoise_jax import evaluation as evaluation
     from geonoise_jax import exact as exact
     from geonoise_jax import fields as fields
-    from geonoise_jax import figures as figures
     from geonoise_jax import nets as nets
     from geonoise_jax import process as process
     from geonoise_jax import sampling as sampling
+    from geonoise_jax import studies as studies
     from geonoise_jax import training as training
     from geonoise_jax.errors import UserError as UserError
     from geonoise_jax.evaluation.restore import restore as restore
@@ -101,8 +102,8 @@ else:
             **{
                 room: f"{__name__}.{room}"
                 for room in (
-                    *("build", "config", "data", "evaluation", "exact", "fields", "figures", "nets", "process"),
-                    *("sampling", "training"),
+                    *("build", "config", "data", "drawing", "evaluation", "exact", "fields", "nets", "process"),
+                    *("sampling", "studies", "training"),
                 )
             },
             **{each: f"{__name__}.process.{each}" for each in ("grids", "schedules", "targets", "times", "weights")},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from geonoise_jax.errors import UserError
@@ -68,6 +68,17 @@ def integer(name: str, value: Any, *, low: int) -> int:
     if number is None or number < low:
         raise refused(name, value, f"an integer >= {low}")
     return number
+
+
+def several(name: str, values: Any, check: Callable[..., Any], **bounds: Any) -> tuple[Any, ...]:
+    """Require a tuple or list of one or more values that a check lets pass, and return them as a tuple.
+
+    Raises:
+        ValueError: if it is none, is empty, or a value is refused.
+    """
+    if not isinstance(values, (tuple, list)) or not values:
+        raise refused(name, values, "a tuple of one or more values")
+    return tuple(check(name, value, **bounds) for value in values)
 
 
 def truth(name: str, value: Any) -> bool:

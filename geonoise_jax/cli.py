@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import importlib.metadata
 import signal
 import sys
@@ -12,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax import cli_data, files, imports, runtime, signals
+from geonoise_jax import cli_data, cli_figure, files, imports, runtime, signals
+from geonoise_jax.cli_options import add_allow_import, add_options, numbers, options_of
 from geonoise_jax.errors import UserError
 from geonoise_jax.progress import Output
 
 _OVERRIDE = "--config."
-_FIGURES = ("excess_risk", "log_density", "guidance", "blind_sampling", "eqm_stop")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_sample(commands)
     _add_exact(commands)
-    _add_figure(commands)
+    cli_figure.add(commands)
     cli_data.add(commands)
     return root
 
@@ -109,7 +108,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         help="e.g. configs/digits.py:ddpm,blind (default: the config in the workdir, to go on with its run)",
     )
     command.add_argument("--workdir", required=True, type=Path, help="folder of the run; resumed if it holds one")
-    _add_allow_import(command)
+    add_allow_import(command)
     command.set_defaults(run=_train)
 
 
@@ -130,14 +129,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--animate", action="store_true", help="also write the way from noise to samples, OUT.gif")
     command.add_argument("--seed", type=int, default=0, help="seed of the start noise (default: 0)")
     command.add_argument("--sampler", help="e.g. heun, ddim, ancestral, dpmpp_2m, tsit5 (default: the config's)")
-    command.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        type=_assignment,
-        metavar="NAME=VALUE",
-        help="option of the sampler, e.g. eta=0.5; may be repeated",
-    )
+    add_options(command, "option of the sampler, e.g. eta=0.5; may be repeated")
     command.add_argument(
         "--num-steps", type=int, help="steps of the time grid, of samplers on one (default: the config's)"
     )
@@ -152,7 +144,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--guidance", type=float, help="scale of classifier-free guidance (default: the config's)")
     command.add_argument(
         "--guidance-interval",
-        type=_numbers,
+        type=numbers,
         metavar="LO,HI",
         help="noise levels of the guidance (default: the config's)",
     )
@@ -162,7 +154,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--params", default="ema", help="ema, the averaged parameters, or raw, those of the step itself (default: ema)"
     )
-    _add_allow_import(command)
+    add_allow_import(command)
     command.set_defaults(run=_sample)
 
 
@@ -184,7 +176,7 @@ def _add_exact(commands: argparse._SubParsersAction) -> None:
     origin.add_argument("--num", type=int, help="number of observations to draw: data plus noise")
     command.add_argument(
         "--t",
-        type=_numbers,
+        type=numbers,
         metavar="T[,T...]",
         help="noise levels, which take turns (default: drawn from the time law; unknown for --points)",
     )
@@ -214,73 +206,6 @@ def _add_exact_computation(command: argparse.ArgumentParser) -> None:
         metavar="GIB",
         help="memory to use beside the points of a data set, in GiB (default: 1)",
     )
-
-
-def _add_figure(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "figure",
-        help="a study with a picture: exact fields against samplers and trained networks",
-        description="Run a study; write OUT.png and OUT.npz and print its table.",
-    )
-    command.add_argument(
-        "name",
-        choices=_FIGURES,
-        metavar="|".join(_FIGURES),
-        help="how far a trained network is from the exact field of its config, along training (--workdir); how far "
-        "a learnt log-density is from exact ones (--workdir); what guidance does to a "
-        "class-conditional model (--workdir); which blind models an exact field lets sample; when descent of an "
-        "equilibrium field may stop",
-    )
-    command.add_argument("--out", type=Path, help="file name without ending (default: NAME)")
-    command.add_argument("--workdir", type=Path, help="workdir of a training run; blind_sampling takes none")
-    command.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        type=_assignment,
-        metavar="NAME=VALUE",
-        help="option of the study, e.g. num=4096; may be repeated",
-    )
-    _add_allow_import(command)
-    command.set_defaults(run=_figure)
-
-
-def _add_allow_import(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--allow-import",
-        action="store_true",
-        help="import code that the config in the workdir names, also if you did not train it there: look at it first",
-    )
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be numbers separated by commas") from error
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    """Read ``NAME=VALUE``; the value is a Python literal where it is one."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError(f"{text!r}: must be NAME=VALUE")
-    from geonoise_jax.config import literal
-
-    return name, literal(value)
-
-
-def _options(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the values of ``--option`` by name.
-
-    Raises:
-        ValueError: if a name is given twice.
-    """
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--option={name}: is given more than once")
-    return dict(pairs)
 
 
 def _demo(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
@@ -328,32 +253,10 @@ def _sample(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 
     names = (field.name for field in dataclasses.fields(draw.Options) if field.name != "sampler_options")
     given = {name: getattr(arguments, name) for name in names}
-    options = draw.Options(**given, sampler_options=_options(arguments.option))
+    options = draw.Options(**given, sampler_options=options_of(arguments.option))
     out = arguments.out or arguments.workdir / "samples" / "samples"
     for path in draw.draw(arguments.workdir, out, options):
         print(path)
-    return 0
-
-
-def _figure(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
-    study: Any = importlib.import_module(f"geonoise_jax.evaluation.{arguments.name}")
-    of_run = arguments.name in ("excess_risk", "log_density", "guidance")
-    if arguments.workdir is None and of_run:
-        raise UserError(f"--workdir: must be given for {arguments.name}")
-    if arguments.workdir is not None and arguments.name == "blind_sampling":
-        raise UserError("--workdir: is no argument of blind_sampling, which is about exact fields")
-    given, known = _options(arguments.option), [field.name for field in dataclasses.fields(study.Options)]
-    if "workdir" in given:
-        raise UserError(f"--option=workdir: give the workdir of {arguments.name} as --workdir")
-    inputs = [arguments.workdir] if of_run else []
-    if arguments.name == "eqm_stop" and arguments.workdir is not None:
-        given["workdir"] = arguments.workdir
-    for name in given:
-        if name not in known:
-            raise UserError(f"--option {name}: no option of {arguments.name}; its options are {', '.join(known)}")
-    out = arguments.out or Path(arguments.name)
-    print(study.run(*inputs, out, study.Options(**given)))
-    print(out.with_name(out.name + ".png"))
     return 0
 
 

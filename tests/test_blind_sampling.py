@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geonoise_jax.evaluation import blind_sampling
-from geonoise_jax.evaluation.blind_sampling import (
+from geonoise_jax.studies import blind_sampling, ring, runner
+from geonoise_jax.studies.blind_sampling import study as measurement
+from geonoise_jax.studies.blind_sampling.study import (
     AGREES,
     AT_DATA,
     BREAKS,
@@ -25,11 +26,10 @@ from geonoise_jax.evaluation.blind_sampling import (
     Options,
     Study,
     outcome,
-    quantile_interval,
     told,
     verdict,
 )
-from geonoise_jax.figures import blind_sampling as figure
+from geonoise_jax.studies.quantiles import quantile_interval
 
 BY_NAME = {system.name: system for system in SYSTEMS}
 SMALL = Options(dims=(2, 8), num=64, num_steps=100, gaussian_dim=8, gaussian_num=512)
@@ -142,48 +142,48 @@ def test_moments_of_the_gaussian(edm: Study) -> None:
 
 @pytest.mark.slow
 def test_noise_and_velocity_prediction_and_descent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blind_sampling, "_on_gaussian", lambda *_: (np.ones(4), np.ones(4)))
+    monkeypatch.setattr(measurement, "_on_gaussian", lambda *_: (np.ones(4), np.ones(4)))
     study = study_of("VE eps", "FM v", "EqM, descent", dims=(8,))
     # The residual is max(0, N(0, 1/2)) long: 64 samples do not tell its 90% quantile, 0.91, from 1.
     assert study.outcomes == [[OFF], ["residual or off"], [AT_DATA]]
     assert study.blind_quantile[0, 0] > 20.0
     assert 0.4 < study.blind_quantile[1, 0] < 1.0
     assert study.blind_quantile[2, 0] < 1e-4
-    lines = [" ".join(line.split()) for line in figure.table(study).splitlines()]
+    lines = [" ".join(line.split()) for line in blind_sampling.table(study).splitlines()]
     assert {"VE eps breaks off: agrees", "FM v stable residual or off: not told"} <= set(lines)
 
 
 def test_it_is_written_and_the_same_again(edm: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = study_of("VE x (EDM)")
     monkeypatch.setattr(blind_sampling, "measure", lambda _: again)
-    text = blind_sampling.run(tmp_path / "new" / "blind.v1", SMALL)
+    text = runner.run("blind_sampling", tmp_path / "new" / "blind.v1", SMALL)
     assert (tmp_path / "new" / "blind.v1.png").read_bytes().startswith(b"\x89PNG")
     with np.load(tmp_path / "new" / "blind.v1.npz") as arrays:
         np.testing.assert_array_equal(arrays["blind"], edm.blind)
         np.testing.assert_array_equal(arrays["blind_quantile"], edm.blind_quantile)
         assert arrays["verdicts"].tolist() == edm.verdicts
         assert arrays["dims"].tolist() == [2, 8]
-    assert text == figure.table(edm)
+    assert text == blind_sampling.table(edm)
     assert "collapsed: disagrees  at the data: agrees" in text
 
 
 def test_distances_count_what_is_not_finite_as_infinite() -> None:
-    points, frame = blind_sampling.ring(5)
+    points, frame = ring.ring(5)
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1.0, rtol=1e-6)
     np.testing.assert_allclose(frame.T @ frame, np.eye(2), atol=1e-12)
     off = points[:3] * np.array([[1.0], [1.5], [np.nan]], np.float32)
-    np.testing.assert_allclose(blind_sampling.nearest(off, points), [0.0, 0.5, np.inf], atol=1e-6)
+    np.testing.assert_allclose(ring.nearest(off, points), [0.0, 0.5, np.inf], atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dims": ()}, "dims = .*: must be one or more increasing dimensions"),
-        ({"dims": (8, 2)}, "dims = .8, 2.: must be one or more increasing dimensions"),
-        ({"dims": (1, 2)}, "dims = 1: must be at least 2"),
-        ({"num": 5}, "num = 5: must be at least 10"),
-        ({"num_steps": 0}, "num_steps = 0: must be at least 1"),
-        ({"gaussian_dim": 2}, "gaussian_dim = 2: must be at least 3"),
+        ({"dims": ()}, "dims = .*: must be a tuple of one or more values"),
+        ({"dims": (8, 2)}, "dims = .8, 2.: must be increasing"),
+        ({"dims": (1, 2)}, "dims = 1: must be an integer >= 2"),
+        ({"num": 5}, "num = 5: must be an integer >= 10"),
+        ({"num_steps": 0}, "num_steps = 0: must be an integer >= 1"),
+        ({"gaussian_dim": 2}, "gaussian_dim = 2: must be an integer >= 3"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:

@@ -129,7 +129,7 @@ BAD_TRAIN = [
     (["--config.time_law.kwargs.hi=1.0"], "time_law: [lo, hi] = [0.001, 1] must lie within the schedule's"),
     (["--config.training.batch_size=12"], "training.batch_size = 12: must be a positive multiple of"),
     (["--config.mesh.data=3"], "must use exactly the 8 devices there are"),
-    (["--config.training.num_steps=0"], "training.num_steps = 0: must be at least 1"),
+    (["--config.training.num_steps=0"], "training.num_steps = 0: must be an integer >= 1"),
     (["--config.optimizer.name=adamm"], "optimizer.name = 'adamm': unknown; did you mean adam"),
     (["--config.optimizer.kwargs.b1=abc"], "optimizer.kwargs.b1 = 'abc': must be a number"),
     (["--config.model.name=UNet"], "model.kwargs.depth: not an argument of UNet"),
@@ -296,7 +296,7 @@ def test_compiled_programs_are_kept_unless_the_user_decides(monkeypatch: pytest.
 
 BAD_FIGURE = [
     (("excess_risk",), "--workdir: must be given for excess_risk"),
-    (("blind_sampling", "--workdir=x"), "--workdir: is no argument of blind_sampling"),
+    (("blind_sampling", "--workdir=x"), "--workdir: is no argument of blind_sampling, which needs no run"),
     (("eqm_stop", "--workdir=no_such_folder"), "workdir = 'no_such_folder': no such folder"),
     (("blind_sampling", "--option=dim=3"), "--option dim: no option of blind_sampling; its options are dims, num"),
     (("blind_sampling", "--option=num=0"), "num = 0: must be"),

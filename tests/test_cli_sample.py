@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from geonoise_jax.figures import animation
-from geonoise_jax.figures.pictures import sample_picture
+from geonoise_jax.drawing import animation
+from geonoise_jax.drawing.pictures import sample_picture
 from geonoise_jax.sampling.samplers import SAMPLERS
 from tests.command_line import CONFIG, SMALL, run, snapshot
 

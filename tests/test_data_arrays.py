@@ -13,7 +13,7 @@ import pytest
 
 from geonoise_jax import build
 from geonoise_jax.data import Arrays, memory
-from geonoise_jax.figures.pictures import to_pixels
+from geonoise_jax.drawing.pictures import to_pixels
 
 PIXELS: dict[str, Any] = {"center": 127.5, "scale": 2 / 255}
 

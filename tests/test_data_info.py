@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from geonoise_jax.data import from_numpy
+from geonoise_jax.drawing.data_grid import captioned_grid
 from geonoise_jax.evaluation import data_info
-from geonoise_jax.figures.data_grid import captioned_grid
 from tests.command_line import run
 from tests.own_files import photos
 

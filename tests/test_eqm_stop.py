@@ -13,21 +13,20 @@ import pytest
 
 from geonoise_jax.build import dataset, train
 from geonoise_jax.data.arrays import Arrays
-from geonoise_jax.evaluation import eqm_stop
-from geonoise_jax.evaluation.blind_sampling import exact_field, ring
-from geonoise_jax.evaluation.eqm_stop import DESCENTS, MIXED, NOISE, QUICK, Case, Options, smallest_budget
 from geonoise_jax.exact import FiniteSet
-from geonoise_jax.figures import eqm_stop as figure
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear
 from geonoise_jax.process.targets import Equilibrium
 from geonoise_jax.sampling.samplers import SAMPLERS
+from geonoise_jax.studies import eqm_stop, runner
+from geonoise_jax.studies.eqm_stop import DESCENTS, MIXED, NOISE, QUICK, Case, Options, Study, smallest_budget
+from geonoise_jax.studies.ring import exact_field, ring
 from tests.training_runs import circles
 
 
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
-    return eqm_stop.measure(QUICK)
+    return list(eqm_stop.measure(QUICK).cases)
 
 
 def by(cases: list[Case], start: str) -> list[Case]:
@@ -124,18 +123,18 @@ def test_nearest_distances_are_exact_differences() -> None:
 def test_it_is_written_and_the_same_again(cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(eqm_stop, "DESCENTS", DESCENTS[:1])
-        again = eqm_stop.measure(QUICK)
+        again = eqm_stop.measure(QUICK).cases
     for one, other in zip(cases[: len(again)], again, strict=True):
         np.testing.assert_array_equal(one.evaluations, other.evaluations)
-    monkeypatch.setattr(eqm_stop, "measure", lambda _: cases)
-    text = eqm_stop.run(tmp_path / "new" / "stop.v1", QUICK)
+    monkeypatch.setattr(eqm_stop, "measure", lambda _: Study(QUICK, cases))
+    text = runner.run("eqm_stop", tmp_path / "new" / "stop.v1", QUICK)
     assert (tmp_path / "new" / "stop.v1.png").read_bytes().startswith(b"\x89PNG")
     with np.load(tmp_path / "new" / "stop.v1.npz") as arrays:
         np.testing.assert_array_equal(arrays["interval"], [case.interval for case in cases])
         assert arrays["sampler"].tolist() == [case.sampler for case in cases]
         np.testing.assert_array_equal(arrays["budget"], [case.budget for case in cases])
         np.testing.assert_array_equal(arrays["path"][0, : len(cases[0].path)], cases[0].path)
-    assert text == figure.table(cases, QUICK)
+    assert text == eqm_stop.table(Study(QUICK, cases))
     low, high = cases[0].interval
     assert text.splitlines()[7].endswith(f"{cases[0].saved:.0%}  {low:.0%} to {high:.0%}")
 
@@ -145,8 +144,8 @@ def test_a_budget_that_is_never_reached_is_said_so() -> None:
     judged = eqm_stop.judge(np.full((1, 10), 9.0), n, n, 0)
     assert judged[1] == 0
     lost = Case("exact", "eqm_descent", NOISE, n, 0.0 * n, n, *judged)
-    assert figure.table([lost], QUICK).splitlines()[-1].split()[-1] == "none"
-    assert figure.picture([lost]).format == "PNG"
+    assert eqm_stop.table(Study(QUICK, [lost])).splitlines()[-1].split()[-1] == "none"
+    assert eqm_stop.picture(Study(QUICK, [lost])).format == "PNG"
 
 
 @pytest.mark.slow
@@ -155,7 +154,7 @@ def test_a_trained_field_and_its_training_points(tmp_path: Path, monkeypatch: py
     folder = tmp_path / "run"
     train(circles(tmp_path / "data", "eqm,blind", **changes), folder)
     options = Options(workdir=folder, num=20, step_size=0.01, tolerance=0.0, max_steps=5)
-    cases = eqm_stop.measure(options)
+    cases = eqm_stop.measure(options).cases
     assert {case.field for case in cases} == {"circles, step 20"}
     # Without a tolerance no sample settles: each takes what is the fixed budget, and ends at the same place.
     for case in cases:
@@ -172,9 +171,9 @@ def test_a_trained_field_and_its_training_points(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dims": ()}, "dims = .*: must be one or more dimensions"),
-        ({"dims": (1,)}, "dims = 1: must be at least 2"),
-        ({"num": 19}, "num = 19: must be at least 20"),
+        ({"dims": ()}, "dims = .*: must be a tuple of one or more values"),
+        ({"dims": (1,)}, "dims = 1: must be an integer >= 2"),
+        ({"num": 19}, "num = 19: must be an integer >= 20"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:

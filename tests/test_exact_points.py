@@ -250,8 +250,8 @@ def test_cut_files_are_refused(tmp_path: Path) -> None:
 
 
 BAD = [
-    (["--num=0"], "num = 0: must be at least 1"),
-    (["--num=3", "--batch-size=0"], "batch_size = 0: must be at least 1"),
+    (["--num=0"], "num = 0: must be an integer >= 1"),
+    (["--num=3", "--batch-size=0"], "batch_size = 0: must be an integer >= 1"),
     (["--num=3", "--t=0.5,2"], "t = 2: must lie within the schedule's [t_min, t_max] = [0.001, 0.999]"),
     (["--num=3", "--t=nan"], "t = nan: must lie within the schedule's [t_min, t_max]"),
     (["--num=1", "--t=0.1,0.2"], "t = 0.1, 0.2: more noise levels than the 1 observations"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import re
@@ -19,12 +20,15 @@ from jaxtyping import Array
 from geonoise_jax import build, config
 from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
-from geonoise_jax.evaluation import excess_risk
-from geonoise_jax.evaluation.excess_risk import HELD_OUT, POPULATION, TRAIN, TRAINING_SET, Options, Study
+from geonoise_jax.evaluation.laws import POPULATION, TRAINING_SET, laws
 from geonoise_jax.evaluation.restore import fresh_field, restore, saved_steps
 from geonoise_jax.exact import Circles, FiniteSet
 from geonoise_jax.fields import ExactField, Field
-from geonoise_jax.figures import excess_risk as figure
+from geonoise_jax.studies import excess_risk, runner
+from geonoise_jax.studies.excess_risk import Options, Study, report
+from geonoise_jax.studies.excess_risk import study as measurement
+from geonoise_jax.studies.excess_risk.estimates import Estimate, Summary, estimate, summarise
+from geonoise_jax.studies.excess_risk.study import HELD_OUT, TRAIN
 from geonoise_jax.training.sharding import sampling_mesh
 from tests.training_runs import circles, prepare
 
@@ -32,7 +36,8 @@ POINTS = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
 OTHERS = np.random.default_rng(1).normal(size=(50, 2)).astype(np.float32)
 # Text, arrays and path of a study.
 Written = tuple[str, dict[str, Any], Path]
-OPTIONS = Options(num=1024, batch_size=1024)
+RUN = Path("run")
+OPTIONS = Options(RUN, num=1024, batch_size=1024)
 
 EDM = {"schedule.name": "VE", "target.name": "Signal", "time_law.name": "LogNormal", "loss_weight.name": "EDM"}
 SYSTEMS: dict[str, tuple[str, dict[str, str]]] = {
@@ -73,12 +78,12 @@ def compared(name: str, trained: Callable[[Field], Any], best: Callable[[Field],
     """Compare fields made of the exact field of six points, on draws from them and from others."""
     choice = system(name)
     field = ExactField(build.marginal(choice, FiniteSet(POINTS)), choice.model.blind)
-    draws = {key: excess_risk.draw(choice, FiniteSet(x), OPTIONS) for key, x in ((TRAIN, POINTS), (HELD_OUT, OTHERS))}
-    return excess_risk.compare({TRAINING_SET: best(field)}, draws, [(7, trained(field))], OPTIONS.batch_size)
+    draws = {key: measurement.draw(choice, FiniteSet(x), OPTIONS) for key, x in ((TRAIN, POINTS), (HELD_OUT, OTHERS))}
+    return measurement.compare({TRAINING_SET: best(field)}, draws, [(7, trained(field))], OPTIONS.batch_size)
 
 
 def z(study: Study, split: str) -> float:
-    cross = excess_risk.summarise(study, "").cross
+    cross = summarise(study).cross
     at = 0, 0, study.splits.index(split)
     return float(cross.mean[at] / cross.error[at])
 
@@ -93,7 +98,7 @@ def test_the_exact_field_has_no_excess_risk(name: str) -> None:
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_excess_risk_is_the_weighted_distance(name: str) -> None:
     choice, study = system(name), compared(name, tilted)
-    u = excess_risk.draw(choice, FiniteSet(POINTS), OPTIONS).u
+    u = measurement.draw(choice, FiniteSet(POINTS), OPTIONS).u
     expected = build.loss_weight(choice)(study.t) * (0.25 * np.tanh(u) ** 2).mean(axis=1)
     np.testing.assert_allclose(study.excess[0, 0, 0], expected, rtol=1e-3, atol=1e-6)
 
@@ -115,13 +120,13 @@ def test_a_wrong_exact_field_breaks_the_identity() -> None:
 def test_the_identity_is_that_of_the_laws_own_draws() -> None:
     """Six points say little of fifty others: on these their exact field is no optimum."""
     assert abs(z(compared("blind velocity", opposite), HELD_OUT)) > 8
-    assert excess_risk.summarise(compared("blind velocity", same), "").own == ((0, 0),)
+    assert summarise(compared("blind velocity", same)).own == ((0, 0),)
 
 
 def test_draws_are_those_of_training() -> None:
     choice = system("blind signal, weighted")
     num = 64 * len(POINTS)
-    one, other = (excess_risk.draw(choice, FiniteSet(x), Options(num=num)) for x in (POINTS, OTHERS))
+    one, other = (measurement.draw(choice, FiniteSet(x), Options(RUN, num=num)) for x in (POINTS, OTHERS))
     counts = (one.target[:, None] == POINTS).all(-1).sum(axis=0)
     assert counts.tolist() == [64] * len(POINTS), "every point equally often"
     np.testing.assert_array_equal(one.t, other.t)
@@ -136,20 +141,20 @@ def test_standard_errors_are_those_of_stratified_draws() -> None:
     rng = np.random.default_rng(0)
     t = np.linspace(0, 10, 256)
     repeats = t + rng.normal(size=(2000, 256)) * (1 + t)
-    mean, error = excess_risk.estimate(repeats)
+    mean, error = estimate(repeats)
     assert mean.std() == pytest.approx(np.sqrt((error**2).mean()), rel=0.08)
-    in_bins = excess_risk.estimate(repeats, 4)
+    in_bins = estimate(repeats, 4)
     assert in_bins.mean.shape == (2000, 4)
     np.testing.assert_allclose(in_bins.mean.mean(-1), mean)
     np.testing.assert_allclose(np.sqrt((in_bins.error**2).sum(-1)) / 4, error)
 
 
 def test_checkpoints_are_spread_geometrically() -> None:
-    assert excess_risk.spread(range(1025), 6) == [1, 4, 16, 64, 256, 1024]
-    assert excess_risk.spread([250, 500, 750, 1000], 3) == [250, 500, 1000]
-    assert excess_risk.spread([20], 5) == [20]
+    assert measurement.spread(range(1025), 6) == [1, 4, 16, 64, 256, 1024]
+    assert measurement.spread([250, 500, 750, 1000], 3) == [250, 500, 1000]
+    assert measurement.spread([20], 5) == [20]
     with pytest.raises(ValueError, match="there is none after the first update"):
-        excess_risk.spread([0], 5)
+        measurement.spread([0], 5)
 
 
 @pytest.fixture(scope="module")
@@ -164,14 +169,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[ConfigDict, Path
 
 
 # The batch size does not divide the number of draws.
-SMALL = Options(num=256, batch_size=96, checkpoints=3)
+SMALL = Options(RUN, num=256, batch_size=96, checkpoints=3)
 
 
 @pytest.fixture(scope="module")
 def study(finished: tuple[ConfigDict, Path], tmp_path_factory: pytest.TempPathFactory) -> Written:
     """A study of that run."""
     out = tmp_path_factory.mktemp("out") / "new" / "study.v1"
-    text = excess_risk.run(finished[1], out, SMALL)
+    text = runner.run("excess_risk", out, dataclasses.replace(SMALL, workdir=finished[1]))
     with np.load(out.with_name("study.v1.npz")) as arrays:
         return text, dict(arrays), out
 
@@ -193,7 +198,7 @@ def test_an_untrained_network_is_zero_here(study: Written, finished: Any) -> Non
     choice, folder = finished
     arrays = study[1]
     law = FiniteSet(build.arrays(choice, "test").events)
-    draws = excess_risk.draw(choice, law, SMALL)
+    draws = measurement.draw(choice, law, SMALL)
     best = build.marginal(choice, build.distribution(choice)).field(jnp.asarray(draws.u))
     np.testing.assert_allclose(arrays["excess"][0, 0, 1], (np.asarray(best) ** 2).mean(axis=1), rtol=1e-3)
     np.testing.assert_allclose(arrays["loss"][0, 1], (draws.target**2).mean(axis=1), rtol=1e-5)
@@ -211,10 +216,10 @@ def test_the_picture_is_written(study: Written) -> None:
 def test_laws_of_a_data_set_without_a_known_population(finished: tuple[ConfigDict, Path]) -> None:
     digits = config.load("configs/digits.py")
     config.override(digits, [("data.data_dir", str(finished[0].data.data_dir))])
-    known, points = excess_risk.laws(digits)
+    known, points = laws(digits)
     assert list(known) == [TRAINING_SET]
     assert known[TRAINING_SET] is points
-    known, points = excess_risk.laws(finished[0])
+    known, points = laws(finished[0])
     assert isinstance(known[POPULATION], Circles)
     assert known[TRAINING_SET] is points
     assert points.num_points == 200
@@ -237,11 +242,11 @@ def test_checkpoints_one_by_one(finished: tuple[ConfigDict, Path]) -> None:
 def findings_of(gap: float, excess: float = 0.2, cross: float = 0.0) -> list[str]:
     """What is said of a study with these means, whose standard errors are 0.01."""
 
-    def means(*shape: int, value: float) -> excess_risk.Estimate:
-        return excess_risk.Estimate(np.full(shape, value), np.full(shape, 0.01))
+    def means(*shape: int, value: float) -> Estimate:
+        return Estimate(np.full(shape, value), np.full(shape, 0.01))
 
     terms = {"gap": gap, "excess": excess, "cross": cross}
-    summary = excess_risk.Summary(
+    summary = Summary(
         title="",
         steps=np.asarray([0, 5]),
         laws=(TRAINING_SET,),
@@ -256,7 +261,7 @@ def findings_of(gap: float, excess: float = 0.2, cross: float = 0.0) -> list[str
         level_floor=means(1, 2, 1, value=0.8),
         level_excess=means(1, 2, 1, value=excess),
     )
-    return figure.findings(summary)
+    return report.findings(summary)
 
 
 @pytest.mark.parametrize(
@@ -281,10 +286,10 @@ def test_findings_say_whether_the_identity_holds() -> None:
 
 
 REFUSED: list[tuple[Callable[[], Any], str]] = [
-    (lambda: Options(num=100), "num = 100: must be a positive multiple of 32"),
-    (lambda: Options(num=0), "num = 0: must be a positive multiple of 32"),
-    (lambda: Options(checkpoints=1), "checkpoints = 1: must be at least 2"),
-    (lambda: Options(batch_size=0), "batch_size = 0: must be at least 1"),
+    (lambda: Options(RUN, num=100), "num = 100: must be a positive multiple of 32"),
+    (lambda: Options(RUN, num=0), "num = 0: must be an integer >= 1"),
+    (lambda: Options(RUN, checkpoints=1), "checkpoints = 1: must be an integer >= 2"),
+    (lambda: Options(RUN, batch_size=0), "batch_size = 0: must be an integer >= 1"),
 ]
 
 
@@ -297,22 +302,22 @@ def test_options_are_checked(make: Callable[[], Any], message: str) -> None:
 def test_bad_input(finished: tuple[ConfigDict, Path], tmp_path: Path) -> None:
     choice, folder = finished
     with pytest.raises(ValueError, match="no such folder"):
-        excess_risk.run(tmp_path / "none", tmp_path / "out")
+        excess_risk.measure(Options(tmp_path / "none"))
     for split, shared, num in (("train", 200, 200), ("train[:50%]", 100, 100), ("train[190:]+test", 10, 30)):
         said = f"held_out = {split!r}: {shared} of its {num} points are points of the training split"
         with pytest.raises(ValueError, match=re.escape(said)):
-            excess_risk.run(folder, tmp_path / "out", Options(held_out=split))
+            excess_risk.measure(Options(folder, held_out=split))
     only_files = tmp_path / "run"
     only_files.mkdir()
     for name in ("config.json", "data.json"):
         (only_files / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(ValueError, match="has no checkpoint yet"):
-        excess_risk.run(only_files, tmp_path / "out")
+        excess_risk.measure(Options(only_files))
     labelled = config.loads(config.dumps(choice))
     config.override(labelled, [("model.label_dropout", "0.0")])
     (only_files / "config.json").write_text(config.dumps(labelled))
     with pytest.raises(ValueError, match="model.label_dropout = 0: the network has no prediction without a label"):
-        excess_risk.run(only_files, tmp_path / "out")
+        excess_risk.measure(Options(only_files))
 
 
 def test_damaged_checkpoints_are_left_out(
@@ -321,10 +326,10 @@ def test_damaged_checkpoints_are_left_out(
     shutil.copytree(finished[1], tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "40" / "meta")
     with caplog.at_level(logging.WARNING, logger="geonoise_jax"):
-        study = excess_risk.measure(tmp_path / "run", SMALL)
+        study = excess_risk.measure(dataclasses.replace(SMALL, workdir=tmp_path / "run"))
     assert study.steps.tolist() == [0, 20, 80]
     assert "checkpoint 40 is damaged" in caplog.text
     for step in ("20", "80"):
         shutil.rmtree(tmp_path / "run" / "checkpoints" / step / "meta")
     with pytest.raises(ValueError, match=r"none of the checkpoints \[20, 40, 80\] can be read"):
-        excess_risk.measure(tmp_path / "run", SMALL)
+        excess_risk.measure(dataclasses.replace(SMALL, workdir=tmp_path / "run"))

@@ -46,7 +46,7 @@ PHASES = [
     ("sample", "geonoise_jax.evaluation.draw.restore"),
     ("sample", "geonoise_jax.evaluation.restore.generate"),
     ("sample", "geonoise_jax.files.save_arrays"),
-    ("figure", "geonoise_jax.evaluation.excess_risk.run"),
+    ("figure", "geonoise_jax.studies.excess_risk.measure"),
     ("demo", "geonoise_jax.build.arrays"),
     ("exact", "geonoise_jax.build.marginal"),
 ]

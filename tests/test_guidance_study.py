@@ -16,19 +16,19 @@ from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data import from_numpy
 from geonoise_jax.data.arrays import Arrays
-from geonoise_jax.evaluation import guidance
+from geonoise_jax.drawing.text import with_error
 from geonoise_jax.evaluation.floors import Distance
-from geonoise_jax.evaluation.guidance import Options, Run, Share, Study
 from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.fields import NetworkField
-from geonoise_jax.figures import guidance as figure
-from geonoise_jax.figures.text import with_error
 from geonoise_jax.process import schedules, targets
 from geonoise_jax.process.process import Process
+from geonoise_jax.studies import guidance
+from geonoise_jax.studies.guidance import Options, Run, Share, Study
 from tests.command_line import run
 from tests.stub_networks import Stub
 from tests.training_runs import circles
 
+RUN = Path("run")
 CLASSES = np.array([[[[1.0], [-1.0]]], [[[-1.0], [1.0]]]], np.float32)  # two images of 1 x 2 pixels
 CONFIG = config.override(config.load("configs/digits.py:flow_matching,blind,class_conditional"), [])
 
@@ -61,7 +61,7 @@ def points(seed: int) -> Arrays:
 
 
 def test_samples_are_of_the_class_that_guidance_asks_for(restored: Trained) -> None:
-    study = guidance.measure("run", Options(num=200, scales=(0.0, 1.0, 2.0)))
+    study = guidance.measure(Options(RUN, num=200, scales=(0.0, 1.0, 2.0)))
     assert [(each.scale, each.interval is None) for each in study.runs] == [
         (0.0, True),
         (1.0, True),
@@ -86,8 +86,8 @@ def test_samples_are_of_the_class_that_guidance_asks_for(restored: Trained) -> N
 
 
 def test_the_table_and_the_picture(restored: Trained) -> None:
-    study = guidance.measure("run", Options(num=8, scales=(1.0, 3.0), interval=(0.25, 0.5)))
-    lines = figure.table(study).splitlines()
+    study = guidance.measure(Options(RUN, num=8, scales=(1.0, 3.0), interval=(0.25, 0.5)))
+    lines = guidance.table(study).splitlines()
     assert lines[0] == "digits, Linear, Velocity, step 7: 8 samples per run"
     # Of 8 right ones out of 8 the posterior of the share has a deviation of 7%, of 20 out of 20 one of 3%.
     cells = [re.split(r" {2,}", line) for line in lines[7:11]]
@@ -99,8 +99,8 @@ def test_the_table_and_the_picture(restored: Trained) -> None:
     ]
     distances = [*(run.distance for run in study.runs), study.floor]
     assert [row[-1] for row in cells] == [with_error(*distance) for distance in distances]
-    assert lines[12:] == figure.findings(study)
-    assert figure.picture(study).size[0] > 1000
+    assert lines[12:] == guidance.findings(study)
+    assert guidance.picture(study).size[0] > 1000
     assert restored.config is CONFIG
 
 
@@ -112,14 +112,14 @@ def test_runs_as_near_as_data_are_told_with_the_spread() -> None:
         Run(1.0 + number, interval, np.zeros((4, 1)), share, distance)
         for number, (interval, distance) in enumerate(zip(intervals, distances, strict=True))
     )
-    (said,) = figure.findings(Study("", labels, runs, share, Distance(0.06, 0.003)))
+    (said,) = guidance.findings(Study("", labels, runs, share, Distance(0.06, 0.003)))
     assert said.endswith("within the spread: 1 (all); 3 (0.2 to 0.8).")
 
 
 def test_a_split_that_training_saw_is_refused(restored: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guidance.build, "arrays", lambda *_: points(seed=0))
     with pytest.raises(ValueError, match="held_out = 'other': 20 of its 20 points are points of the training split"):
-        guidance.measure("run", Options(held_out="other"))
+        guidance.measure(Options(RUN, held_out="other"))
 
 
 def small(folder: Path, **changes: Any) -> ConfigDict:
@@ -147,10 +147,12 @@ def test_what_is_refused(tmp_path: Path) -> None:
     ended = run("figure", "guidance", f"--workdir={tmp_path / 'run'}")
     assert ended.err.endswith("must hold a class-conditional model with model.label_dropout > 0\n")
     assert run("figure", "guidance").err == "geonoise figure: --workdir: must be given for guidance\n"
-    with pytest.raises(ValueError, match=r"scales = \(\): must be one or more weights"):
-        Options(scales=())
-    with pytest.raises(ValueError, match="num = 1: must be at least 2"):
-        Options(num=1)
+    with pytest.raises(ValueError, match=r"scales = \(\): must be a tuple of one or more values"):
+        Options(RUN, scales=())
+    with pytest.raises(ValueError, match="num = 1: must be an integer >= 2"):
+        Options(RUN, num=1)
+    ended = run("figure", "guidance", f"--workdir={tmp_path / 'run'}", "--option=num=x")
+    assert ended.err == "geonoise figure: num = 'x': must be an integer >= 2\n"
 
 
 def test_items_without_a_class_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

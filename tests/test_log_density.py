@@ -14,18 +14,18 @@ import pytest
 
 from geonoise_jax import config
 from geonoise_jax.build import train
-from geonoise_jax.evaluation import log_density
-from geonoise_jax.evaluation.log_density import Options, Study
 from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.exact import FiniteSet, Gaussian
 from geonoise_jax.fields import DensityField, Preconditioner
-from geonoise_jax.figures import log_density as figure
 from geonoise_jax.process import schedules, targets
 from geonoise_jax.process.process import Process
+from geonoise_jax.studies import log_density
+from geonoise_jax.studies.log_density import Options, Study
 from tests.command_line import run
 from tests.stub_networks import Stub
 from tests.training_runs import circles
 
+RUN = Path("run")
 SIGMA, DIM = 0.7, 3
 TRAINING = SIGMA * np.random.default_rng(1).standard_normal((30, DIM)).astype(np.float32)
 POINTS = SIGMA * np.random.default_rng(0).standard_normal((40, DIM)).astype(np.float32)
@@ -47,7 +47,7 @@ def study_of(monkeypatch: pytest.MonkeyPatch, shift: float) -> Study:
     population = {"population": Gaussian([0.0] * DIM, [SIGMA**2] * DIM)}
     monkeypatch.setattr(log_density, "laws", lambda _: (population, FiniteSet(TRAINING)))
     monkeypatch.setattr(log_density.build, "finite_set", lambda *_: FiniteSet(POINTS))
-    return log_density.measure("run", Options(num=64, levels=6))
+    return log_density.measure(Options(RUN, num=64, levels=6))
 
 
 def test_an_exact_density_differs_by_what_it_is_changed_by(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_an_exact_density_differs_by_what_it_is_changed_by(monkeypatch: pytest.M
     shifted = study_of(monkeypatch, 2.0)
     low = (study.noise < 1.0)[:, None]
     np.testing.assert_allclose(shifted.learnt, study.learnt - np.where(low, 2.0, 0.0), atol=1e-4)
-    text = figure.table(shifted)
+    text = log_density.table(shifted)
     assert text.startswith("circles, VE, step 7: log p(u | t) in nats, 3 dimensions, means over 64 held-out points\n")
     cells = [re.split(r" {2,}", line.strip()) for line in text.splitlines()[6:]]
     differences = [[float(part) for part in row[3].split(" +- ")] for row in cells]
@@ -89,7 +89,7 @@ def test_held_out_points_that_training_saw_are_refused(monkeypatch: pytest.Monke
     study_of(monkeypatch, 0.0)
     monkeypatch.setattr(log_density.build, "finite_set", lambda *_: FiniteSet(np.concatenate([POINTS, TRAINING[:3]])))
     with pytest.raises(ValueError, match="held_out = 'test': 3 of its 43 points are points of the training split"):
-        log_density.measure("run", Options())
+        log_density.measure(Options(RUN))
 
 
 def test_study_of_a_run(tmp_path: Path) -> None:
@@ -114,11 +114,11 @@ def test_a_field_that_is_no_density_is_refused(monkeypatch: pytest.MonkeyPatch) 
     trained = dataclasses.replace(restore(), field=field)
     monkeypatch.setattr(log_density, "restore", lambda *_, **__: trained)
     with pytest.raises(ValueError, match=r"workdir = 'run': must hold a density \(dual_score\), not a object"):
-        log_density.measure("run", Options())
+        log_density.measure(Options(RUN))
 
 
 def test_one_observation_or_level_is_too_few() -> None:
-    with pytest.raises(ValueError, match="num = 1: must be at least 2"):
-        Options(num=1)
-    with pytest.raises(ValueError, match="levels = 1: must be at least 2"):
-        Options(levels=1)
+    with pytest.raises(ValueError, match="num = 1: must be an integer >= 2"):
+        Options(RUN, num=1)
+    with pytest.raises(ValueError, match="levels = 1: must be an integer >= 2"):
+        Options(RUN, levels=1)

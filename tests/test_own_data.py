@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from geonoise_jax import build, config
-from geonoise_jax.figures.pictures import to_pixels
+from geonoise_jax.drawing.pictures import to_pixels
 from tests.command_line import run
 from tests.own_files import photos
 

@@ -14,7 +14,7 @@ import geonoise_jax as gn
 from geonoise_jax.process import schedules, targets, times
 
 ROOT = Path(__file__).resolve().parents[1]
-LAZY = ("geonoise_jax", "geonoise_jax.training", "geonoise_jax.evaluation", "geonoise_jax.figures")
+LAZY = tuple(f"geonoise_jax{room}" for room in ("", ".training", ".evaluation", ".drawing", ".studies"))
 SETTLED = (
     *("Linear", "VPLinear", "VPDiscrete", "Cosine", "VE", "Trigonometric", "EDMScaled"),
     *("Noise", "Signal", "Velocity", "VPrediction", "Score", "Equilibrium", "EDMNetwork"),

@@ -95,7 +95,7 @@ BAD = [
         {"training__batch_size": 32, "training__accumulate": 3},
         "accumulate = 3 times the 8 devices of the data axis, 24",
     ),
-    ({"training__accumulate": 0}, "training.accumulate = 0: must be at least 1"),
+    ({"training__accumulate": 0}, "training.accumulate = 0: must be an integer >= 1"),
     ({"mesh__data": 3}, "must use exactly the 8 devices"),
     ({"mesh__data": 0}, "sizes must be >= 1"),
     ({"mesh__model": -1}, "one of them may be -1"),

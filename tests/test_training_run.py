@@ -163,9 +163,9 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         "network.num_classes = 2: must be 0, the number of classes of ",
     ),
     (lambda: own_run(objective=NULL), "objective.null_label = 3: must be None, as the network has 0 classes"),
-    (lambda: Budget(num_steps=0), "training.num_steps = 0: must be at least 1"),
+    (lambda: Budget(num_steps=0), "training.num_steps = 0: must be an integer >= 1"),
     (lambda: Budget(checkpoint_every=True), "checkpoint.every = True: must be an integer"),
-    (lambda: Sampling(every=-1), "sampling.every = -1: must be at least 0"),
+    (lambda: Sampling(every=-1), "sampling.every = -1: must be an integer >= 0"),
     (lambda: Layout(parameters="fdsp"), "sharding.parameters = 'fdsp': unknown; did you mean fsdp?"),
 ]
 

@@ -9,6 +9,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from geonoise_jax import checks
 from geonoise_jax import config as configs
 from geonoise_jax.build.dataset import arrays
 from geonoise_jax.build.networks import LOSS_NAMES, field_options, guidance, network, sampling_options
@@ -19,6 +20,7 @@ from geonoise_jax.training import optimizer as optimizers
 from geonoise_jax.training import workdir
 from geonoise_jax.training.ema import EMA, EMAS
 from geonoise_jax.training.losses import Objective
+from geonoise_jax.training.posthoc_ema import SIGMA_REL, PosthocEMA
 from geonoise_jax.training.run import Budget, Run, Sampling, recorded
 from geonoise_jax.training.sharding import Layout
 from geonoise_jax.training.train import Result, carry_on, finished, mesh_of
@@ -84,10 +86,24 @@ def _without_data(config: ConfigDict) -> dict[str, Any]:
         "optimizer": optimizer(config),
         "learning_rate": learning_rate(config),
         "average": from_spec("ema", config.ema, EMAS, kind=EMA),
+        "posthoc": posthoc_ema(config),
         "budget": budget(config),
         "layout": layout(config),
         "sampling": sampling(config),
     }
+
+
+def posthoc_ema(config: ConfigDict) -> PosthocEMA | None:
+    """Return the averages that are kept for after training; None for none.
+
+    Raises:
+        ValueError: on widths without snapshots, besides what ``PosthocEMA`` refuses.
+    """
+    every, widths = config.posthoc_ema.every, frozen(config.posthoc_ema.sigma_rel)
+    if every == 0:
+        checks.without_effect("posthoc_ema.every = 0", {"posthoc_ema.sigma_rel": (widths, SIGMA_REL)})
+        return None
+    return PosthocEMA(every, widths)
 
 
 def budget(config: ConfigDict) -> Budget:

@@ -1,4 +1,4 @@
-"""What a trained field is worth: restoring, drawing, distances to data, and the studies of the figures."""
+"""What a trained field is worth: restoring, drawing, distances to data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from geonoise_jax import lazy as _lazy
 if TYPE_CHECKING:
     from geonoise_jax.evaluation.exact_selfcheck import selfcheck as selfcheck
     from geonoise_jax.evaluation.floors import Distance as Distance
+    from geonoise_jax.evaluation.likelihood import Likelihood as Likelihood
+    from geonoise_jax.evaluation.likelihood import bits_per_dim as bits_per_dim
+    from geonoise_jax.evaluation.likelihood import log_likelihood as log_likelihood
     from geonoise_jax.evaluation.point_metrics import SlicedWasserstein as SlicedWasserstein
     from geonoise_jax.evaluation.point_metrics import sliced_wasserstein as sliced_wasserstein
     from geonoise_jax.evaluation.restore import Trained as Trained
@@ -19,6 +22,7 @@ else:
         {
             f"{__name__}.exact_selfcheck": ("selfcheck",),
             f"{__name__}.floors": ("Distance",),
+            f"{__name__}.likelihood": ("Likelihood", "bits_per_dim", "log_likelihood"),
             f"{__name__}.point_metrics": ("SlicedWasserstein", "sliced_wasserstein"),
             f"{__name__}.restore": ("Trained", "saved_steps"),
         },

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from geonoise_jax import build
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.data.pipeline import resolved
+from geonoise_jax.drawing import pictures
+from geonoise_jax.drawing.data_grid import captioned_grid
 from geonoise_jax.errors import UserError
-from geonoise_jax.figures import pictures
-from geonoise_jax.figures.data_grid import captioned_grid
 
 _CHUNK = 1024
 # Items of the picture.

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from geonoise_jax import build
+from geonoise_jax.drawing import animation, pictures
+from geonoise_jax.drawing.outputs import write
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.point_files import Space, as_events, read_points, space_of
 from geonoise_jax.evaluation.restore import Trained, restore
-from geonoise_jax.figures import animation, pictures
-from geonoise_jax.figures.outputs import write
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import Samples
 from geonoise_jax.sampling.samplers import find

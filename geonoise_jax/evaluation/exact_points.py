@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from geonoise_jax import build
 from geonoise_jax import config as configs
+from geonoise_jax.checks import integer
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation import exact_summary
 from geonoise_jax.evaluation.point_files import PointFile, as_events, read_points, space_of
@@ -64,9 +65,8 @@ class Options:
         if (self.points is None) == (self.num is None):
             raise UserError(f"points = {self.points}, num = {self.num}: exactly one of the two must be given")
         for name in ("num", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} = {value}: must be at least 1")
+            if getattr(self, name) is not None:
+                integer(name, getattr(self, name), low=1)
         if self.points is not None and self.seed is not None:
             raise UserError(f"seed = {self.seed}: has no effect with points, for which nothing is drawn; leave it out")
         if self.working_memory is not None and not 0.0 < self.working_memory < math.inf:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 from jaxtyping import ArrayLike as ArrayLike
 
-from geonoise_jax import build, imports
+from geonoise_jax import build, checks, imports
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import DensityField, NetworkField
 from geonoise_jax.process.keys import root_key
@@ -24,6 +24,7 @@ from geonoise_jax.sampling.inverse import denoise
 from geonoise_jax.sampling.samplers import find
 from geonoise_jax.training import description, sharding, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
+from geonoise_jax.training.posthoc_ema import posthoc_ema
 from geonoise_jax.training.run import Sampling, checked_guidance, default_process
 from geonoise_jax.training.state import init_key, init_params
 
@@ -41,7 +42,8 @@ class Trained:
         step: number of updates of the checkpoint.
         sampling: how the run draws samples.
         mesh: devices that samples are drawn on.
-        params: ``ema``, the averaged parameters, or ``raw``, those that training updates.
+        params: ``ema``, the averaged parameters, ``ema:0.07``, an average of that width, or ``raw``, those that
+            training updates.
         label_dropout: how often training hid the class, without which a network cannot be guided.
     """
 
@@ -154,6 +156,7 @@ def restore(
     process: Process | None = None,
     step: int | None = None,
     params: str = "ema",
+    ema: float | None = None,
     mesh: Mesh | None = None,
     allow_import: bool = False,
     **field_options: Any,
@@ -166,6 +169,8 @@ def restore(
         process: its process, likewise.
         step: number of updates of the checkpoint.
         params: ``ema`` or ``raw``, see :class:`Trained`.
+        ema: width of the average, rebuilt of those that a run with ``posthoc_ema`` stored (``training.posthoc_ema``);
+            ``step`` is then any up to the last snapshot, by default that one.
         mesh: devices that hold the parameters and draw samples; all by default.
         allow_import: import what the config names, also in a workdir that somebody else made, see ``imports``.
         **field_options: those ``field_options`` of a run of own objects that are objects, such as a preconditioner.
@@ -186,14 +191,43 @@ def restore(
     shapes = jax.eval_shape(functools.partial(init_params, model.module, model.facts.event_shape), init_key(0))
     where = sharding.replicated(mesh)
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes)
-    checkpoints = Checkpoints(folder, read_only=True)
-    try:
-        step, values = (checkpoints.restore_ema if params == "ema" else checkpoints.restore_raw)(abstract, step)
-    finally:
-        checkpoints.close()
+    if ema is not None:
+        checks.without_effect("ema", {"params": (params, "ema")})
+        params = f"ema:{ema:g}"
+        step, values = _rebuilt(folder, ema, step, abstract)
+    else:
+        step, values = _read(folder, params, step, abstract)
     return Trained(
         model.field(values), model.config, model.facts, step, model.sampling, mesh, params, model.label_dropout
     )
+
+
+def _read(
+    folder: Path, params: str, step: int | None, abstract: PyTree[jax.ShapeDtypeStruct]
+) -> tuple[int, PyTree[Array]]:
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        return (checkpoints.restore_ema if params == "ema" else checkpoints.restore_raw)(abstract, step)
+    finally:
+        checkpoints.close()
+
+
+def _rebuilt(
+    folder: Path, ema: float, step: int | None, abstract: PyTree[jax.ShapeDtypeStruct]
+) -> tuple[int, PyTree[Array]]:
+    """Return the average of a width that was chosen after training, as arrays of the network.
+
+    Raises:
+        ValueError: if the snapshots hold other arrays than the network, besides what ``posthoc_ema`` refuses.
+    """
+    rebuilt = posthoc_ema(folder, ema, step)
+    shapes = [jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (rebuilt.params, abstract)]
+    if shapes[0] != shapes[1]:
+        raise UserError(f"workdir = {str(folder)!r}: its snapshots of averages are of another network")
+    values = jax.tree.map(
+        lambda value, like: jax.device_put(value.astype(like.dtype), like.sharding), rebuilt.params, abstract
+    )
+    return rebuilt.step, values
 
 
 def fresh_field(folder: str | Path, mesh: Mesh | None = None) -> Trained:

@@ -69,7 +69,10 @@ def errors_of(integral: Integral, pairs: Sequence[Coefficients], fields: Float[A
     of_fields = (errors.of_field(integral, pair, field) for pair, field in zip(pairs, fields, strict=True))
     b = integral.nodes.coeffs.b
     found = dict(zip(("field", "energy_grad", "denoiser"), of_fields, strict=False))
-    found |= {"log_density": errors.of_log_density(integral), "posterior": errors.of_posterior(integral)}
+    found |= {
+        "log_density": errors.of_log_density(integral, fields.shape[-1]),
+        "posterior": errors.of_posterior(integral),
+    }
     found["inverse_noise"] = errors.of_average(integral, 1.0 / b)
     found["inverse_noise2"] = errors.of_average(integral, 1.0 / (b * b))
     if len(pairs) > len(_ALWAYS):

@@ -58,6 +58,7 @@ class Scores(NamedTuple):
         offset: [B].
         cache: what :meth:`Distribution.average` needs of the same pass, defined by the distribution.
         blur: rounding error of ``relative`` in nats, [B, T]; None where it is that of the working precision.
+        grain: more of it, independent from level to level, [B, T]; None for none.
         mixing: that of the weights of points against each other, averaged over the points, [B, T]; None as before.
         length: about how long the events are that u may stem from, [B]; None for sqrt(D), that of unit scale.
         residual: about how long ``R_t`` is, [B, T]; None for b sqrt(D).
@@ -68,6 +69,7 @@ class Scores(NamedTuple):
     offset: Float[Array, "B"]
     cache: Any = None
     blur: Float[Array, "B T"] | None = None
+    grain: Float[Array, "B T"] | None = None
     mixing: Float[Array, "B T"] | None = None
     length: Float[Array, "B"] | None = None
     residual: Float[Array, "B T"] | None = None

@@ -1,15 +1,17 @@
 r"""How far a computed average over the noise level may be off, for each quantity and query.
 
-An average E[phi] errs by the relative error of the posterior's mass, times the spread of phi: the average of what
-hardly varies is accurate even where the posterior is not. Its parts:
+An average E[phi] errs by the relative error of the posterior, times the spread of phi: the average of what hardly
+varies is accurate even where the posterior is not. Its parts:
 
-unresolved   what 16 nodes a panel miss, from the decay of the Legendre coefficients of the posterior density, continued
+unresolved   what 24 nodes a panel miss, from the decay of the Legendre coefficients of the posterior density, continued
              to the degree at which a Gauss rule errs
 outside      the share of the integral that lies outside the window
 rounding     in the exponents of points, in nats; and of the working precision
 """
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,17 +22,22 @@ from geonoise_jax.exact.quadrature import unresolved
 
 # Points that compete at one noise level are at most some multiples of b / a apart.
 _REACH = 6.0
-_ROUNDINGS, _ROUNDINGS_OF_TIMES = 4.0, 1.5
+_ROUNDINGS, _ROUNDINGS_OF_TIMES = 4.0, 0.5
 _NARROWEST = 1e-5
+_PER_ENTRY = 1.42  # (1 + log 2 pi) / 2
 
 Error = Float[Array, "2 B"]  # of integration and of rounding
 
 
-@jax.jit
-def of_log_density(integral: Integral) -> Error:
-    """Return the estimated error of log p(u), relative to the larger of its size and 1."""
+@functools.partial(jax.jit, static_argnums=1)
+def of_log_density(integral: Integral, dim: int) -> Error:
+    """Return the estimated error of log p(u), of an event of ``dim`` entries, beside the larger of its size and 1."""
     size = jnp.maximum(jnp.abs(integral.log_density), 1.0)
-    return _of_mass(integral) / size[None] + _rounded(0.0, size)
+    # The Gaussian's normaliser and exponent cancel where the density is of the order of one.
+    log_b = (integral.weights * jnp.abs(jnp.log(integral.nodes.coeffs.b))).sum(-1)
+    terms = dim * (log_b + _PER_ENTRY)
+    mass = jnp.stack([_missed(integral), _blurred(integral, jnp.ones_like(integral.weights))])
+    return mass / size[None] + _rounded(0.5 * terms / size, size)
 
 
 @jax.jit
@@ -101,17 +108,24 @@ def of_field(integral: Integral, pair: Coefficients, value: Float[Array, "B D"])
 
 
 def _of_centred(integral: Integral, apart: Float[Array, "B T"], size: Float[Array, "B"]) -> Error:
-    spread = (integral.weights * jnp.abs(apart)).sum(-1)
-    return _of_mass(integral) * (spread / jnp.maximum(size, jnp.finfo(size.dtype).tiny))[None]
+    """Return the estimated error of the average of ``apart``, which is about zero, relative to ``size``."""
+    apart, size = jnp.abs(apart), jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+    spread = (integral.weights * apart).sum(-1)
+    return jnp.stack([_missed(integral) * spread, _blurred(integral, apart)]) / size[None]
 
 
-def _of_mass(integral: Integral) -> Error:
-    """Return the estimated relative error of the posterior's mass."""
-    missed, blur = integral.outside, integral.scores.blur
-    if integral.spacing is not None:
-        missed += unresolved(integral.spacing, integral.weights)
-    blurred = jnp.zeros_like(missed) if blur is None else (integral.weights * blur).sum(-1)
-    return jnp.stack([missed, blurred])
+def _missed(integral: Integral) -> Float[Array, "B"]:
+    """Return the share of the posterior's mass that integration is estimated to miss."""
+    if integral.spacing is None:
+        return integral.outside
+    return integral.outside + unresolved(integral.spacing, integral.weights)
+
+
+def _blurred(integral: Integral, phi: Float[Array, "B T"]) -> Float[Array, "B"]:
+    """Return how far the average of a positive ``phi`` is off where log p(u | t) is rounded."""
+    weighted, (blur, grain) = integral.weights * phi, (integral.scores.blur, integral.scores.grain)
+    alike = jnp.zeros_like(weighted[:, 0]) if blur is None else (weighted * blur).sum(-1)
+    return alike if grain is None else alike + jnp.sqrt(((weighted * grain) ** 2).sum(-1))
 
 
 def _rounded(roundings: ArrayLike, like: Float[Array, "B"]) -> Error:

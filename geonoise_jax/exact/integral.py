@@ -33,7 +33,7 @@ class Integral(NamedTuple):
     Attributes:
         projection: of the queries, by their distribution.
         nodes: noise levels, [B, T].
-        spacing: quadrature weights in eta, 16 nodes a panel, [B, T]; None for a discrete law.
+        spacing: quadrature weights in eta, 24 nodes a panel, [B, T]; None for a discrete law.
         scores: log p(u | t) at the nodes.
         weights: posterior probabilities of the nodes, summing to one over T.
         log_density: log p(u), [B].

@@ -124,7 +124,7 @@ class Marginal(Frozen):
 
         def log_density(law: Marginal, flat: Float[Array, "B D"]) -> tuple[Array, Error]:
             integral = law._integrate(flat)
-            return integral.log_density, errors.of_log_density(integral)
+            return integral.log_density, errors.of_log_density(integral, law.distribution.dim)
 
         return self._deliver(log_density, u)
 

@@ -2,7 +2,7 @@ r"""Nodes and weights for integrals over the noise level, in eta = log(b / a).
 
 The posterior of eta given u is a sum of positive terms, one for every point of the data, each smooth and at least
 about ``1 / sqrt(2 D)`` wide in log b. A rule that integrates each of them to a relative accuracy integrates their sum
-to the same, whatever the points are. Both rules here are composite Gauss-Legendre of 16 nodes whose panels are narrow
+to the same, whatever the points are. Both rules here are composite Gauss-Legendre of 24 nodes whose panels are narrow
 enough for that wherever the integrand counts; kinks of the integrand lie on panel edges.
 
 fixed rule     the same nodes for all queries: the whole range; the first panels at each end ``8 / D`` wide, doubling up
@@ -28,8 +28,14 @@ from geonoise_jax.exact.prior import Domain
 from geonoise_jax.exact.shapes import few_sizes
 from geonoise_jax.exact.survey import Chart, Landscape
 
-ORDER = 16
+ORDER = 24
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(ORDER)
+_BARYCENTRIC = np.array([1.0 / np.prod(x - np.delete(_NODES, i)) for i, x in enumerate(_NODES)])
+# Derivatives at the nodes of the polynomial through values at the nodes.
+_DERIVATIVE = _BARYCENTRIC[None] / _BARYCENTRIC[:, None] / (_NODES[:, None] - _NODES[None] + np.eye(ORDER))
+_DERIVATIVE -= np.diag(_DERIVATIVE.sum(axis=1))
+# Displacements, in half widths of a panel, above which a derivative says too little.
+_SHIFT = 1e-3
 # Legendre coefficients from the values at the nodes: two in the middle of the spectrum, and the two highest.
 _SPECTRUM = np.stack(
     [
@@ -37,14 +43,14 @@ _SPECTRUM = np.stack(
         for pair in ((ORDER // 2 - 1, ORDER // 2), (ORDER - 2, ORDER - 1))
     ]
 )
-# A Gauss rule errs from degree 32 on. The logarithm of a peak's coefficients falls like the square of the degree, or
-# faster: from the top to there it falls more than five times as far as from the middle to the top.
+# A Gauss rule errs from degree 2 ORDER on. The logarithm of a peak's coefficients falls like the square of the degree,
+# or faster: from the top to there it falls more than five times as far as from the middle to the top.
 _DECAYS = 6
-# A panel of so many widths of the narrowest possible peak gives mass, mean and variance of a peak to this accuracy, and
-# to others as it is wider or narrower by a small power (measured on single peaks, D = 32 to 3072).
-_ACCURACY, _WIDTH, _WIDTH_EXPONENT = 1e-5, 1.2, 0.04
-# Where the integrand is lower, wider panels do: the rule errs at best like the 32nd power of their width.
-_TAPER = 1.0 / (2.0 * ORDER)
+# A panel of so much of the chart's measure gives mass, mean and variance of a peak to this accuracy, and to others as
+# it is wider or narrower by a small power (measured on single peaks, D = 32 to 3072).
+_ACCURACY, _WIDTH, _WIDTH_EXPONENT = 1e-5, 28.0, 0.03
+# Where the integrand is lower, wider panels do.
+_TAPER = 1.0 / 32.0
 _TAIL_NATS = 0.5
 _FOCUS = 0.03
 
@@ -69,18 +75,18 @@ class Rule:
         return _TAIL_NATS - math.log(self.accuracy)
 
     @property
-    def scale(self) -> float:
-        """Width of a panel, in units of the chart's measure per node."""
+    def unit(self) -> float:
+        """Width of a panel, in units of the chart's measure."""
         return _WIDTH * (self.accuracy / _ACCURACY) ** _WIDTH_EXPONENT
 
     @property
     def panel_width(self) -> float:
         """Width of an interior panel of the fixed rule."""
-        return self.scale * ORDER / max(10.0, 2.8 * math.sqrt(self.dim))
+        return self.unit / max(10.0, 2.8 * math.sqrt(self.dim))
 
     def most_panels(self, chart: Chart) -> int:
         """Number of panels, at least as many as resolve every point's posterior over the whole range."""
-        return few_sizes(chart.measure[-1] / (self.scale * ORDER))
+        return few_sizes(chart.measure[-1] / self.unit)
 
     def fixed_edges(self, domain: Domain) -> np.ndarray:
         """Panel edges of the fixed rule, graded towards both ends and with an edge at every kink."""
@@ -98,11 +104,23 @@ class Rule:
 
 @jax.jit
 def gauss_legendre(edges: Float[Array, "B edges"]) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """Return nodes and weights of 16 per panel, T = 16 P, increasing."""
-    half = 0.5 * jnp.diff(edges, axis=1)[..., None]
-    middle = 0.5 * (edges[:, :-1] + edges[:, 1:])[..., None]
-    nodes = middle + half * jnp.asarray(_NODES, edges.dtype)[None, None]
-    weights = half * jnp.asarray(_WEIGHTS, edges.dtype)[None, None]
+    """Return nodes and weights of 24 per panel, T = 24 P, increasing.
+
+    A narrow panel far from zero has nodes that are rounded to parts of its width. The weights are those of the rounded
+    nodes, to first order: what a node is displaced by is known, and so is the derivative of the polynomial through all.
+    """
+    low, high = edges[:, :-1], edges[:, 1:]
+    middle = 0.5 * (low + high)
+    # Exact differences, in which the rounding of the middle shows.
+    below, above = low - middle, high - middle
+    centre, half = 0.5 * (below + above)[..., None], 0.5 * (above - below)[..., None]
+    apart = centre + half * jnp.asarray(_NODES, edges.dtype)[None, None]
+    nodes = middle[..., None] + apart
+    shift = ((nodes - middle[..., None]) - apart) / jnp.where(half > 0.0, half, 1.0)
+    shift = jnp.where(jnp.abs(shift).max(axis=-1, keepdims=True) <= _SHIFT, shift, 0.0)
+    slopes = jnp.asarray(_WEIGHTS[:, None] * _DERIVATIVE, edges.dtype)
+    moved = jnp.einsum("bpi,ij->bpj", shift, slopes, precision=jax.lax.Precision.HIGHEST)
+    weights = half * (jnp.asarray(_WEIGHTS, edges.dtype)[None, None] - moved)
     return nodes.reshape(len(edges), -1), weights.reshape(len(edges), -1)
 
 
@@ -128,8 +146,7 @@ def place_panels(landscape: Landscape, chart: Chart, rule: Rule, domain: Domain)
     """
     kept = chart.eta, chart.measure, chart.growth, chart.level
     grid = jax.tree.map(lambda values: values.astype(landscape.upper.dtype), kept)
-    unit = rule.scale * ORDER
-    return _place_panels(landscape, grid, rule.cut, unit, domain.kinks, rule.most_panels(chart), domain.open_low)
+    return _place_panels(landscape, grid, rule.cut, rule.unit, domain.kinks, rule.most_panels(chart), domain.open_low)
 
 
 @functools.partial(jax.jit, static_argnums=(5, 6))
@@ -179,7 +196,7 @@ def unresolved(spacing: Float[Array, "B T"], mass: Float[Array, "B T"]) -> Float
     """Estimate the error of a composite Gauss-Legendre sum from the decay of its integrand's Legendre coefficients.
 
     Args:
-        spacing: quadrature weights, 16 nodes a panel; zero in empty panels.
+        spacing: quadrature weights, 24 nodes a panel; zero in empty panels.
         mass: the terms of the sum, spacing times integrand.
     """
     values = (mass / jnp.where(spacing > 0.0, spacing, 1.0)).reshape(len(spacing), -1, ORDER)

@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float
 from geonoise_jax.exact.base import LOG_2PI, Level, Scores
 from geonoise_jax.exact.projection import HIGHEST, Far, Projection, thin
 
-_GROUP = 16
+_GROUP = 24  # the nodes of one panel, which is used or not
 _SAMPLE = 1024
 _HEADROOM = 30.0
 _TIE = 1e-5
@@ -50,15 +50,15 @@ def scores(projection: Projection, level: Level, used: Bool[Array, "T"], axis: s
 
     groups = jax.lax.map(log_sum, (_grouped(used, fill=False).any(axis=1), Level(*map(_grouped, level))))
     normaliser, blur, mixing = (values.reshape(-1, len(level.b))[: level.b.shape[1]].T for values in groups)
-    own, reference = _own_density(projection, level)
+    own, terms, reference = _own_density(projection, level)
     offset = -dim * jnp.log(reference.b) - 0.5 * _distance2(projection, reference) / reference.b**2
     length = jax.lax.stop_gradient(jnp.sqrt(projection.centre2[:, 0]))
-    rounded = float(jnp.finfo(own.dtype).eps) * jax.lax.stop_gradient(jnp.abs(own))
-    return Scores(normaliser + own, offset[:, 0] - 0.5 * dim * LOG_2PI, normaliser, blur + rounded, mixing, length)
+    grain = float(jnp.finfo(own.dtype).eps) * jax.lax.stop_gradient(terms)
+    return Scores(normaliser + own, offset[:, 0] - 0.5 * dim * LOG_2PI, normaliser, blur, grain, mixing, length)
 
 
-def _own_density(projection: Projection, level: Level) -> tuple[Float[Array, "B T"], Level]:
-    """Return the log density of the centre alone, relative to the one at its likeliest level, and that level.
+def _own_density(projection: Projection, level: Level) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Level]:
+    """Return the log density of the centre alone, relative to the one at its likeliest level, its terms, that level.
 
     The two parts of its change are of size D, and so would be their rounding if the whole were formed at every level.
     """
@@ -71,8 +71,9 @@ def _own_density(projection: Projection, level: Level) -> tuple[Float[Array, "B 
     change = raised * (2.0 * projection.cross + both * projection.centre2)
     rest = _distance2(projection, at) / at.b**2
     shrink = step * (2.0 + step) / (1.0 + step) ** 2
-    own = 0.5 * (rest * shrink - change / (level.b * level.b)) - dim * jnp.log1p(step)
-    return own, at
+    nearer, farther, wider = 0.5 * rest * shrink, 0.5 * change / (level.b * level.b), dim * jnp.log1p(step)
+    # Terms that cancel leave their rounding.
+    return nearer - farther - wider, jnp.abs(nearer) + jnp.abs(farther) + jnp.abs(wider), at
 
 
 def _distance2(projection: Projection, level: Level) -> Float[Array, "B n"]:

@@ -17,6 +17,8 @@ from geonoise_jax.sampling.inverse import energy_score as energy_score
 from geonoise_jax.sampling.ode import euler as euler
 from geonoise_jax.sampling.ode import heun as heun
 from geonoise_jax.sampling.ode import trajectory as trajectory
+from geonoise_jax.sampling.ode_density import LogDensity as LogDensity
+from geonoise_jax.sampling.ode_density import ode_log_density as ode_log_density
 from geonoise_jax.sampling.outcome import Outcome as Outcome
 from geonoise_jax.sampling.readout import implicit_schedule as implicit_schedule
 from geonoise_jax.sampling.readout import posterior_mode as posterior_mode

@@ -87,14 +87,14 @@ def _solve(
     checks.real("rtol", rtol, low=0.0, open_low=True)
     checks.real("atol", atol, low=0.0, open_low=True)
     checks.integer("max_steps", max_steps, low=1)
-    diffrax = _diffrax()
+    diffrax = diffrax_module()
     solver, times = method(diffrax), times.astype(u.dtype)
     controller: Any = diffrax.PIDController(rtol=rtol, atol=atol)
     kinks = field.process.parameterization.kinks
     if kinks:
         controller = diffrax.ClipStepSizeController(controller, step_ts=jnp.asarray(kinks, u.dtype))
 
-    labels, with_labels = _split_labels(field)
+    labels, with_labels = split_labels(field)
 
     def solve(u: Float[Array, "*event"], labels: list[Int[Array, "1"]]) -> tuple[Array, dict[str, Array]]:
         solution = diffrax.diffeqsolve(
@@ -127,7 +127,7 @@ def _velocity_of_one(
     return velocity
 
 
-def _split_labels(field: Field) -> tuple[list[Int[Array, "b"]], Callable[[list[Int[Array, "1"]]], Field]]:
+def split_labels(field: Field) -> tuple[list[Int[Array, "b"]], Callable[[list[Int[Array, "1"]]], Field]]:
     """Return the labels anywhere inside a field, and the field as a function of them.
 
     They are what a field holds per sample; everything else is shared by the batch.
@@ -143,11 +143,14 @@ def _split_labels(field: Field) -> tuple[list[Int[Array, "b"]], Callable[[list[I
     return [leaves[place] for place in places], with_labels
 
 
-def _diffrax() -> ModuleType:
+def diffrax_module() -> ModuleType:
+    """Return diffrax.
+
+    Raises:
+        UserError: if it is not installed.
+    """
     try:
         import diffrax
     except ImportError as error:
-        raise UserError(
-            "the adaptive samplers tsit5 and kvaerno5 need diffrax: pip install -e '.[adaptive]'"
-        ) from error
+        raise UserError("the adaptive solvers tsit5 and kvaerno5 need diffrax: pip install -e '.[adaptive]'") from error
     return diffrax

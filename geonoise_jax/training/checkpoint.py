@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
 from geonoise_jax import files
+from geonoise_jax.checks import integer
 from geonoise_jax.errors import UserError
 from geonoise_jax.training.checkpoint_errors import (
     DamagedCheckpointError,
@@ -54,10 +55,8 @@ class Checkpoints:
         Raises:
             ValueError: if keep is not positive.
         """
-        if keep < 1:
-            raise UserError(f"checkpoint.keep = {keep}: must be at least 1")
         self._workdir = files.local(workdir, "workdir").resolve()
-        self._keep = keep
+        self._keep = integer("checkpoint.keep", keep, low=1)
         self._read_only = read_only
         self._manager = self._open()
 
@@ -284,6 +283,7 @@ class Checkpoints:
             for parent in parents[:-1]:
                 node = node.setdefault(parent, {})
             node[parents[-1]] = _abstract(kind)
+        _drop_unused(train)
         return {"train": train, "ema": ema}
 
     def _read_meta(self, step: int) -> dict[str, Any]:
@@ -356,8 +356,15 @@ def _text_sum(value: dict[str, str]) -> int:
 def _split(state: TrainState) -> tuple[dict[str, Any], Any]:
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     ema = fields.pop("ema_params")
+    _drop_unused(fields)
     # Leaves in a list: Orbax stores plain containers, whatever the classes of optax and clu are called next year.
     return {name: jax.tree.leaves(value) for name, value in fields.items()}, ema
+
+
+def _drop_unused(fields: dict[str, Any]) -> None:
+    """Leave out the further averages of a run without any, whose checkpoints have no place for them."""
+    if not jax.tree.leaves(fields["posthoc"]):
+        del fields["posthoc"]
 
 
 def _join(like: TrainState, train: dict[str, Any], ema: Any) -> TrainState:

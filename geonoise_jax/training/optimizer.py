@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optax
 
+from geonoise_jax.checks import integer, real
 from geonoise_jax.errors import UserError, nearest
 
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "sgd": optax.sgd, "lion": optax.lion}
@@ -24,10 +25,8 @@ def learning_rate(
     Raises:
         ValueError: on a rate, warm-up or decay outside its range, or a cosine without a number of steps.
     """
-    if not peak > 0:
-        raise UserError(f"optimizer.learning_rate = {peak}: must be positive")
-    if warmup_steps < 0:
-        raise UserError(f"optimizer.warmup_steps = {warmup_steps}: must be at least 0")
+    real("optimizer.learning_rate", peak, low=0.0, open_low=True)
+    integer("optimizer.warmup_steps", warmup_steps, low=0)
     if decay not in DECAYS:
         raise UserError(f"optimizer.decay = {decay!r}: unknown{nearest(decay, DECAYS)}")
     # Step 0 already learns: the ramp goes from 1 / warmup_steps to 1.
@@ -47,6 +46,5 @@ def clipped(optimizer: optax.GradientTransformation, clip_norm: float = 1.0) -> 
     Raises:
         ValueError: on a negative clip_norm.
     """
-    if clip_norm < 0:
-        raise UserError(f"optimizer.clip_norm = {clip_norm}: must be at least 0 (0: no clipping)")
+    real("optimizer.clip_norm", clip_norm, low=0.0)
     return optax.chain(*([optax.clip_by_global_norm(clip_norm)] if clip_norm > 0 else []), optimizer)

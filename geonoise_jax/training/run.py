@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from geonoise_jax.checks import integer
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.errors import UserError
@@ -25,6 +26,7 @@ from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.training import ema, optimizer
 from geonoise_jax.training.losses import Objective
+from geonoise_jax.training.posthoc_ema import PosthocEMA
 from geonoise_jax.training.sharding import Layout
 from geonoise_jax.training.state import init_key, init_params
 
@@ -56,7 +58,7 @@ class Budget:
         """Validate the numbers, by the names that they have in a config."""
         for field in dataclasses.fields(self):
             name = {"checkpoint_every": "checkpoint.every", "keep": "checkpoint.keep"}.get(field.name)
-            _check_count(name or f"training.{field.name}", getattr(self, field.name), 1)
+            integer(name or f"training.{field.name}", getattr(self, field.name), low=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,8 +84,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Validate the numbers, by the names that they have in a config."""
-        _check_count("sampling.every", self.every, 0)
-        _check_count("sampling.num", self.num, 1)
+        integer("sampling.every", self.every, low=0)
+        integer("sampling.num", self.num, low=1)
 
     def field(self, field: Field) -> Field:
         """Return the field that is sampled: with guidance if there is some."""
@@ -147,6 +149,7 @@ class Run:
         learning_rate: the rate by step, of Adam and of the log; with an own optimizer of the log alone. None: the
             default rate, or none in the log.
         average: rule of the moving average of the parameters.
+        posthoc: further averages from which any is rebuilt after training; None for none.
         budget, layout, sampling: see these classes.
         seed: seed of everything random.
         flip: mirror each image left-right with probability 1/2.
@@ -166,6 +169,7 @@ class Run:
     optimizer: optax.GradientTransformation | None = None
     learning_rate: optax.Schedule | None = None
     average: ema.EMA = dataclasses.field(default_factory=ema.Power)
+    posthoc: PosthocEMA | None = None
     budget: Budget = dataclasses.field(default_factory=Budget)
     layout: Layout = dataclasses.field(default_factory=Layout)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
@@ -281,10 +285,3 @@ def check_network(run: Run) -> None:
     returned = getattr(found, "shape", found)
     if returned != shape:
         raise UserError(f"network = {name}: must return an array of the shape of its input, {shape}, not {returned}")
-
-
-def _check_count(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"{name} = {value!r}: must be an integer")
-    if value < low:
-        raise UserError(f"{name} = {value}: must be at least {low}")

@@ -30,6 +30,7 @@ class TrainState:
         ema_params: their moving average, which samples and evaluation use.
         opt_state: optax state.
         window: running means of the metrics.
+        posthoc: further averages of the parameters, see ``training.posthoc_ema``; none in most runs.
 
     The type of every array is that of :func:`init_state` from the first step to the last, see :func:`with_types_of`.
     """
@@ -39,6 +40,7 @@ class TrainState:
     ema_params: Any
     opt_state: Any
     window: Any
+    posthoc: Any = ()
 
 
 def init_params(module: Any, event_shape: tuple[int, ...], key: Key[Array, ""]) -> PyTree[Array]:
@@ -54,9 +56,21 @@ def init_key(seed: int) -> Key[Array, ""]:
 
 
 def init_state(
-    module: Any, event_shape: tuple[int, ...], optimizer: optax.GradientTransformation, key: Key[Array, ""]
+    module: Any,
+    event_shape: tuple[int, ...],
+    optimizer: optax.GradientTransformation,
+    key: Key[Array, ""],
+    posthoc: int = 0,
 ) -> TrainState:
-    """Return the state before the first step; pure, to be traced for its shapes or jitted with shardings."""
+    """Return the state before the first step; pure, to be traced for its shapes or jitted with shardings.
+
+    Args:
+        module: the network.
+        event_shape: shape of one sample.
+        optimizer: optax chain.
+        key: PRNG key of the parameters.
+        posthoc: number of further averages.
+    """
     params = init_params(module, event_shape, key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -64,6 +78,7 @@ def init_state(
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
         window=jax.tree.map(_in_default_precision, WindowMetrics.empty()),
+        posthoc=tuple(jax.tree.map(jnp.copy, params) for _ in range(posthoc)),
     )
 
 

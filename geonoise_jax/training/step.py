@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +40,7 @@ def make_step(
     *,
     accumulate: int,
     log_every: int,
+    posthoc: Sequence[ema.EMA] = (),
 ) -> Callable[[TrainState, dict[str, Array], dict[str, Array], Key[Array, ""]], tuple[TrainState, StepReport]]:
     """Return ``step(state, batch, resident, root) -> (state, report)``.
 
@@ -54,6 +55,7 @@ def make_step(
         decode: ``Pipeline.decode``.
         accumulate: number of micro-batches over which the gradient of one batch is summed.
         log_every: number of steps after which the running means start anew.
+        posthoc: further moving averages, those of ``TrainState.posthoc``.
     """
 
     def step(
@@ -72,7 +74,9 @@ def make_step(
         done = state.step + 1
         norms = {"grad_norm": optax.global_norm(grads), "update_norm": optax.global_norm(updates)}
         window = _window(state, log_every, loss=value, **norms)
-        new = TrainState(done, params, ema.update(average, state.ema_params, params, done), opt_state, window)
+        averages = [ema.update(rule, old, params, done) for rule, old in zip(posthoc, state.posthoc, strict=True)]
+        averaged = ema.update(average, state.ema_params, params, done)
+        new = TrainState(done, params, averaged, opt_state, window, tuple(averages))
         finite = jnp.isfinite(value + norms["grad_norm"] + norms["update_norm"])
         return with_types_of(state, new), StepReport(finite, value, window.compute())
 

@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from geonoise_jax import files
+from geonoise_jax.drawing import pictures
 from geonoise_jax.errors import UserError
-from geonoise_jax.figures import pictures
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import check, class_turns, generate
@@ -28,6 +28,7 @@ from geonoise_jax.training import metrics, sharding, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
 from geonoise_jax.training.description import Description
 from geonoise_jax.training.metrics import MetricsLog
+from geonoise_jax.training.posthoc_ema import Snapshots
 from geonoise_jax.training.run import Budget, Record, Run, Sampling, check_network
 from geonoise_jax.training.state import TrainState, init_key, init_state
 from geonoise_jax.training.step import StepReport, make_step
@@ -115,6 +116,7 @@ def carry_on(run: Run, folder: Path, *, devices: list[jax.Device] | None = None)
         log = stack.enter_context(contextlib.closing(MetricsLog(folder)))
         state = initial_state(setup, checkpoints)
         log.rewind(int(state.step))
+        Snapshots(folder).rewind(int(state.step))
         return _Loop(setup, checkpoints, log).run(state)
 
 
@@ -155,7 +157,9 @@ def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> 
     check_network(run)
     stream = run.pipeline()
     chain, _ = run.chain()
-    init = functools.partial(init_state, run.network, run.data.event_shape, chain, init_key(run.seed))
+    further = () if run.posthoc is None else run.posthoc.rules
+    key = init_key(run.seed)
+    init = functools.partial(init_state, run.network, run.data.event_shape, chain, key, len(further))
     abstract, shardings = _placed(run.layout, mesh, jax.eval_shape(init))
     _check_sampling(run, abstract.ema_params)
     step = make_step(
@@ -166,6 +170,7 @@ def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> 
         stream.decode,
         accumulate=run.budget.accumulate,
         log_every=run.budget.log_every,
+        posthoc=further,
     )
     whole, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
     step_root = jax.random.fold_in(root_key(run.seed), 2)
@@ -247,7 +252,9 @@ class _Loop:
         return Result(step, stop.received.name if stop.received else None, time.perf_counter() - self._began, first)
 
     def _pauses(self, step: int) -> bool:
-        return step % self._budget.checkpoint_every == 0 or _draws(self._sampling, step)
+        further = self._setup.run.posthoc
+        stores = further is not None and further.due(step, self._budget.num_steps)
+        return stores or step % self._budget.checkpoint_every == 0 or _draws(self._sampling, step)
 
     def _make_up(self, step: int, state: TrainState) -> None:
         """Draw the samples that a run did not come to when it ended between a checkpoint and the samples due with it.
@@ -283,6 +290,8 @@ class _Loop:
 
     def _pause(self, step: int, state: TrainState) -> None:
         """Save and draw samples where they are due, from a state known to be finite."""
+        if (further := self._setup.run.posthoc) is not None and further.due(step, self._budget.num_steps):
+            Snapshots(self._setup.folder).save(step, further.sigma_rel, state.posthoc)
         if step % self._budget.checkpoint_every == 0:
             self._checkpoints.save(state)
         if _draws(self._sampling, step):

@@ -19,7 +19,7 @@ from tests.parity.torchvision_build import import_torchvision
 
 _PEERS = (
     *("torch", "torchvision", "diffusers", "flow_matching", "torchcfm", "k_diffusion"),
-    *("pytorch_fid", "torch_fidelity", "cleanfid", "efficientnet_lite_pytorch"),
+    *("pytorch_fid", "torch_fidelity", "cleanfid", "efficientnet_lite_pytorch", "prdc"),
 )
 _HERE = Path(__file__).parent
 

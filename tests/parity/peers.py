@@ -1,7 +1,8 @@
 """The peers, imported without what the compared parts do not use, and brought to float64 where they insist on less.
 
 k-diffusion's package imports its training code, and its modules import torchvision, torchsde and dctorch; torchcfm
-imports POT. None of these takes part in what is compared, and stand-ins serve.
+imports POT; pytorch-fid and torch-fidelity import their networks. None of these takes part in what is compared, and
+stand-ins serve.
 """
 
 from __future__ import annotations
@@ -11,21 +12,27 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 
 _UNUSED = ("torchvision", "torchvision.transforms", "torchsde", "dctorch", "ot")
+# Modules of peers that only their networks need, and packages whose own code imports more than is compared.
+_NETWORKS = ("torch_fidelity.utils", "pytorch_fid.inception")
+_BARE = ("k_diffusion", "torch_fidelity")
 
 
 class _Placeholder(types.ModuleType):
-    """A module whose every attribute is another one."""
+    """A module whose every attribute is another one, and which holds nothing."""
 
     def __getattr__(self, name: str) -> _Placeholder:
         if name.startswith("__"):
             raise AttributeError(name)
         return _Placeholder(name)
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(())
 
 
 def _import(name: str) -> Any:
@@ -33,9 +40,9 @@ def _import(name: str) -> Any:
     package = name.partition(".")[0]
     absent = [each for each in _UNUSED if importlib.util.find_spec(each.partition(".")[0]) is None]
     with pytest.MonkeyPatch.context() as patch:
-        for each in absent:
+        for each in (*absent, *_NETWORKS):
             patch.setitem(sys.modules, each, _Placeholder(each))
-        if package == "k_diffusion" and package not in sys.modules:
+        if package in _BARE and package not in sys.modules:
             sys.modules[package] = _bare_package(package)
         return importlib.import_module(name)
 
@@ -52,6 +59,11 @@ def _bare_package(name: str) -> types.ModuleType:
 k_sampling = _import("k_diffusion.sampling")
 k_layers = _import("k_diffusion.layers")
 torchcfm = _import("torchcfm.conditional_flow_matching")
+fid_score = _import("pytorch_fid.fid_score")
+fidelity_kid = _import("torch_fidelity.metric_kid")
+fidelity_isc = _import("torch_fidelity.metric_isc")
+fidelity_prc = _import("torch_fidelity.metric_prc")
+prdc = _import("prdc")
 
 
 class _Instead:

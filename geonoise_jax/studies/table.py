@@ -1,0 +1,79 @@
+"""All studies. A study is a module with
+
+    Options             a frozen dataclass of choices, ``workdir`` among them where a run is needed or can be given
+    measure(Options)    the numbers, a ``Study``
+    table(Study)        them as text
+    picture(Study)      them as a picture
+    arrays(Study)       them as arrays by name
+
+and one line of this table.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple, Protocol
+
+from geonoise_jax.errors import UserError
+
+NEEDED, OPTIONAL, NONE = "needed", "optional", "none"
+
+
+class Entry(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+        module: where the study lives; imported when it is asked for.
+        about: what it is about, for the command line.
+        workdir: whether a training run is ``NEEDED``, ``OPTIONAL`` or no argument (``NONE``).
+    """
+
+    module: str
+    about: str
+    workdir: str
+
+    def load(self) -> Module:
+        """Import the module."""
+        module: Any = importlib.import_module(self.module)
+        return module
+
+
+class Module(Protocol):
+    """What a study's module offers."""
+
+    Options: Any
+
+    def measure(self, options: Any) -> Any:
+        """Return the numbers."""
+
+    def table(self, study: Any) -> str:
+        """Return them as text."""
+
+    def picture(self, study: Any) -> Any:
+        """Return them as a picture."""
+
+    def arrays(self, study: Any) -> dict[str, Any]:
+        """Return them as arrays by name."""
+
+
+_ROOM = "geonoise_jax.studies"
+STUDIES = {
+    "excess_risk": Entry(
+        f"{_ROOM}.excess_risk", "how far a network is from the exact field of its config, along training", NEEDED
+    ),
+    "log_density": Entry(f"{_ROOM}.log_density", "how far a learnt log-density is from exact ones", NEEDED),
+    "guidance": Entry(f"{_ROOM}.guidance", "what guidance does to a class-conditional model", NEEDED),
+    "blind_sampling": Entry(f"{_ROOM}.blind_sampling", "which blind models an exact field lets sample", NONE),
+    "eqm_stop": Entry(f"{_ROOM}.eqm_stop", "when descent of an equilibrium field may stop", OPTIONAL),
+}
+
+
+def find(name: str) -> Entry:
+    """Return the line of a study.
+
+    Raises:
+        ValueError: if there is no such study.
+    """
+    if name not in STUDIES:
+        raise UserError(f"name = {name!r}: must be one of {', '.join(STUDIES)}")
+    return STUDIES[name]
