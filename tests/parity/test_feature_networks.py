@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import pytorch_fid.inception
 import torch
-import torch_fidelity
 from efficientnet_lite_pytorch import EfficientNet
 from torch.nn import functional
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from geonoise_jax.evaluation.features import efficientnet_lite0, extract, inception, torch_files, weights
@@ -115,7 +115,7 @@ def test_features_of_pytorch_fid(
 
 @pytest.mark.parametrize(("height", "width"), SIZES[:2])
 def test_features_of_torch_fidelity(agree: Agree, file: Path, height: int, width: int) -> None:
-    theirs = torch_fidelity.FeatureExtractorInceptionV3(
+    theirs = FeatureExtractorInceptionV3(
         "inception-v3-compat",
         ["2048", "logits_unbiased"],
         feature_extractor_weights_path=str(file),
