@@ -34,14 +34,14 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_loss_falls_and_is_logged(data_dir: Path, tmp_path: Path) -> None:
-    choice = circles(data_dir, training__num_steps=400, training__log_every=50, sampling__every=200, sampling__num=20)
+    choice = circles(data_dir, training__num_steps=200, training__log_every=25, sampling__every=100, sampling__num=20)
     train(choice, tmp_path)
     lines = metrics_of(tmp_path)
-    assert [line["step"] for line in lines] == list(range(50, 401, 50))
+    assert [line["step"] for line in lines] == list(range(25, 201, 25))
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
     assert set(lines[0]) == {"step", "loss", "grad_norm", "update_norm", "learning_rate"}
-    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["00000200.png", "00000400.png"]
-    with Image.open(tmp_path / "samples" / "00000400.png") as picture:
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["00000100.png", "00000200.png"]
+    with Image.open(tmp_path / "samples" / "00000200.png") as picture:
         assert picture.size[0] > 300
     assert "Total: " in (tmp_path / "parameters.txt").read_text()
 

@@ -85,7 +85,7 @@ def train_classifier(
     file = (
         cache_folder() if cache is None else files.local(cache, "cache")
     ) / f"{_name(train, held_out, settings)}.npz"
-    abstract = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *train.event_shape)))["params"]
+    abstract = jax.eval_shape(net.init, root_key(0), jnp.zeros((1, *train.event_shape)))["params"]
     kept = _kept(file, abstract)
     if kept is None:
         params = _trained(net, train, settings)

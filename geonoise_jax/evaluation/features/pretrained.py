@@ -17,6 +17,7 @@ from geonoise_jax.evaluation.features.network import FeatureNetwork, Outputs
 from geonoise_jax.evaluation.features.protocols import INCEPTION, Protocol
 from geonoise_jax.nets import efficientnet
 from geonoise_jax.nets import inception as inception_v3
+from geonoise_jax.process.keys import root_key
 
 # The size that these weights were trained at.
 LITE_SIZE = 224
@@ -78,7 +79,7 @@ def lite_names(path: tuple[str, ...]) -> tuple[str, str | None]:
 def _network(name: str, net: Any, protocol: Protocol, file: Path, names: Names, layer: str) -> FeatureNetwork:
     """Return a network of nets/ with the weights of a torch file."""
     example = jax.ShapeDtypeStruct((1, protocol.size, protocol.size, 3), jnp.float32)
-    abstract = jax.eval_shape(net.init, jax.random.key(0), example)
+    abstract = jax.eval_shape(net.init, root_key(0), example)
     params = convert(abstract["params"], torch_files.read(file), names)
 
     def apply(params: PyTree[Array], images: Shaped[Array, "b h w c"]) -> Outputs:
