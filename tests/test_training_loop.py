@@ -34,7 +34,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_loss_falls_and_is_logged(data_dir: Path, tmp_path: Path) -> None:
-    choice = circles(data_dir, training__num_steps=200, training__log_every=25, sampling__every=100, sampling__num=20)
+    steps: dict[str, Any] = {"training__num_steps": 200, "training__log_every": 25, "optimizer__learning_rate": 3e-3}
+    choice = circles(data_dir, **steps, sampling__every=100, sampling__num=20)
     train(choice, tmp_path)
     lines = metrics_of(tmp_path)
     assert [line["step"] for line in lines] == list(range(25, 201, 25))
