@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from geonoise_jax import config
+from geonoise_jax.build import train
 from geonoise_jax.errors import UserError
-from geonoise_jax.training.train import train
 from tests.training_runs import assert_same_run, circles, final_state
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from geonoise_jax import config
-from geonoise_jax.training.train import train
+from geonoise_jax.build import train
 print("started", flush=True)
 train(config.loads(Path(sys.argv[1]).read_text()), sys.argv[2])
 """
