@@ -60,7 +60,7 @@ def test_it_learns_and_says_how_well(network: Any) -> None:
     assert right > 80
     interval = stats.binomtest(right, 90).proportion_ci(method="wilson")
     assert re.fullmatch(
-        r"classifier of bars/train \(300 images; width 4, num_steps 60, batch_size 32, learning_rate 0.002, seed 0\), "
+        r"classifier of bars/train \(300 images; width 4, num_steps 60, batch_size 32, learning_rate 0.006, seed 0\), "
         rf"weights [0-9a-f]{{8}}, held-out accuracy {right / 90:.3f} \[{interval.low:.3f}, {interval.high:.3f}\] on 90 "
         "of bars/test, layer before the last; model space, not rounded",
         network.protocol,

@@ -51,7 +51,7 @@ class Settings:
     width: int = 16
     num_steps: int = 1000
     batch_size: int = 128
-    learning_rate: float = 2e-3
+    learning_rate: float = 6e-3
     seed: int = 0
 
     def __post_init__(self) -> None:
