@@ -34,8 +34,8 @@ def whole(title: str, body: str) -> str:
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 1rem auto; padding: 0 1rem; color: #222; }
-img { max-width: 100%; image-rendering: pixelated; display: block; margin: .5rem 0; }
-.wide { overflow-x: auto; }
+img { max-width: 100%; display: block; margin: .5rem 0; }
+.wide { overflow-x: auto; } .wide img { min-width: 44rem; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; }

@@ -36,7 +36,8 @@ def report(
         lacking = "".join(f"<li>{html.escape(f'{name}: {why}')}</li>" for name, why in missing)
         parts.append(f"<h2>Not measured</h2><ul>{lacking}</ul>")
     if curves is not None:
-        parts.append(f"<h2>Curves</h2>{_image(curves, 'quality along the sweep')}")
+        shown_curves = _image(curves, "quality along the sweep")
+        parts.append(f'<h2>Curves</h2><div class="wide">{shown_curves}</div>')
     parts.append("<h2>Samples</h2>")
     for title, samples, neighbours in shown:
         parts.append(f"<h3>{html.escape(title)}</h3>{_image(samples, f'samples: {title}')}")
