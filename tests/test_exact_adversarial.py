@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from sklearn.datasets import load_sample_images
 
 from geonoise_jax.exact import FiniteSet, Marginal, QuadratureWarning
 from geonoise_jax.exact.delivery import Report, in_one_warning, listening
@@ -101,6 +102,22 @@ def test_an_augmented_set_of_images() -> None:
             judge(points, None, process, law, u),
             SLACK["float32"],
         )
+
+
+def test_crops_of_photographs_and_their_mirror_images() -> None:
+    """Where the points that count most are not among those that are compared by differences, that is noticed."""
+    rng, photographs = np.random.default_rng(0), load_sample_images().images
+    crops = []
+    for _ in range(2500):
+        whole = photographs[rng.integers(2)]
+        row, column = (rng.integers(size - 32) for size in whole.shape[:2])
+        crops.append(whole[row : row + 32, column : column + 32] / np.float32(127.5) - 1)
+    points = np.concatenate([crops, np.asarray(crops)[:, :, ::-1]]).reshape(5000, -1).astype(np.float32)
+    process, law = Process(schedules.Linear(), targets.Velocity()), times.Uniform(0.001, 0.999)
+    rng = np.random.default_rng(1)
+    u = 0.6 * points[rng.integers(5000, size=32)] + 0.4 * rng.normal(size=(32, 3072))
+    u = u[[0, 1, 9, 28]].astype(np.float32)
+    check(Marginal(FiniteSet(points), process, law), jnp.asarray(u), judge(points, None, process, law, u), 1.0)
 
 
 def test_devices_change_nothing() -> None:

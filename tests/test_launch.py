@@ -132,7 +132,10 @@ def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
 # --- The command
 
 
-SUBCOMMANDS = [["train", "--workdir=a b"], *([word] for word in ("demo", "sample", "evaluate", "exact", "figure", "data", "--version"))]
+SUBCOMMANDS = [
+    ["train", "--workdir=a b"],
+    *([word] for word in ("demo", "sample", "evaluate", "exact", "figure", "data", "--version")),
+]
 
 
 @pytest.mark.parametrize("arguments", [[], *SUBCOMMANDS])

@@ -162,7 +162,10 @@ def _blur(
     rounded, last, most = (weight * terms).sum(-1), weight.min(-1), weight.max(-1)
     alike = (near <= near.min(-1, keepdims=True) + _TIE).sum(-1) > 1
     elsewhere = (at.b > _ABOUT * projection.noise[None, :, 0]) | (_ABOUT * at.b < projection.noise[None, :, 0])
-    last = jnp.where(alike | elsewhere, 1.0, last)
+    # More than as many points can have together: the near ones are not those that count most here.
+    others_count = 0 if projection.far is None else projection.far.square.size
+    misplaced = share > others_count * last
+    last = jnp.where(alike | elsewhere | misplaced, 1.0, last)
     if axis is not None:
         rounded, share = jax.lax.psum(rounded, axis), jax.lax.psum(share, axis)
         last, most = jax.lax.pmax(last, axis), jax.lax.pmax(most, axis)
