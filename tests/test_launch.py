@@ -131,11 +131,8 @@ def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
 
 # --- The command
 
-
-SUBCOMMANDS = [
-    ["train", "--workdir=a b"],
-    *([word] for word in ("demo", "sample", "evaluate", "exact", "figure", "data", "--version")),
-]
+NAMES = ("demo", "sample", "evaluate", "exact", "figure", "data", "--version")
+SUBCOMMANDS = [["train", "--workdir=a b"], *([word] for word in NAMES)]
 
 
 @pytest.mark.parametrize("arguments", [[], *SUBCOMMANDS])
