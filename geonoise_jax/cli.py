@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geonoise_jax import cli_data, cli_evaluate, cli_figure, files, imports, runtime, signals
-from geonoise_jax.cli_options import add_allow_import, add_options, numbers, options_of
+from geonoise_jax.cli_options import add_allow_import, add_options, add_span, numbers, options_of
 from geonoise_jax.errors import UserError
 from geonoise_jax.progress import Output
 
@@ -136,14 +136,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--num-steps", type=int, help="steps of the time grid, of samplers on one (default: the config's)"
     )
-    command.add_argument("--grid", help="uniform, rho or log_snr, of samplers on a grid (default: the config's)")
-    command.add_argument("--start-time", type=float, help="time at which sampling starts (default: the config's)")
-    command.add_argument("--end-time", type=float, help="time at which sampling ends (default: the config's)")
-    command.add_argument(
-        "--denoise",
-        action=argparse.BooleanOptionalAction,
-        help="end with the estimate of the clean sample (default: the config's)",
-    )
+    add_span(command)
     command.add_argument("--guidance", type=float, help="scale of classifier-free guidance (default: the config's)")
     command.add_argument(
         "--guidance-interval",
@@ -151,7 +144,6 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
         metavar="LO,HI",
         help="noise levels of the guidance (default: the config's)",
     )
-    command.add_argument("--batch-size", type=int, help="samples computed at once (default: the config's)")
     command.add_argument("--label", type=int, help="class of all samples, for a class-conditional model")
     command.add_argument("--step", type=int, help="step of the checkpoint (default: the latest)")
     command.add_argument(

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax.cli_options import add_allow_import, add_options, numbers, options_of
+from geonoise_jax.cli_options import add_allow_import, add_options, add_span, numbers, options_of
 from geonoise_jax.evaluation.metrics.table import METRICS
 
 _SEVERAL = "several, separated by commas, are swept over"
@@ -61,15 +61,9 @@ def _add_sampling(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--num-steps", "--sampler.num_steps", type=_integers, metavar="N[,...]", help=f"steps; {_SEVERAL}"
     )
-    command.add_argument("--grid", help="uniform, rho or log_snr (default: the config's)")
-    command.add_argument("--start-time", type=float, help="time at which sampling starts (default: the config's)")
-    command.add_argument("--end-time", type=float, help="time at which sampling ends (default: the config's)")
-    command.add_argument(
-        "--denoise", action=argparse.BooleanOptionalAction, help="end with the estimate of the clean sample"
-    )
+    add_span(command)
     command.add_argument("--guidance", type=numbers, metavar="SCALE[,...]", help=f"scales of guidance; {_SEVERAL}")
     command.add_argument("--guidance-interval", type=numbers, metavar="LO,HI", help="noise levels of the guidance")
-    command.add_argument("--batch-size", type=int, help="samples computed at once (default: the config's)")
 
 
 def _evaluate(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:

@@ -23,6 +23,19 @@ def add_options(command: argparse.ArgumentParser, meaning: str) -> None:
     command.add_argument("--option", action="append", default=[], type=assignment, metavar="NAME=VALUE", help=meaning)
 
 
+def add_span(command: argparse.ArgumentParser) -> None:
+    """Let a command choose where sampling starts and ends, by which grid, and how many samples it computes at once."""
+    command.add_argument("--grid", help="uniform, rho or log_snr, of samplers on a grid (default: the config's)")
+    command.add_argument("--start-time", type=float, help="time at which sampling starts (default: the config's)")
+    command.add_argument("--end-time", type=float, help="time at which sampling ends (default: the config's)")
+    command.add_argument(
+        "--denoise",
+        action=argparse.BooleanOptionalAction,
+        help="end with the estimate of the clean sample (default: the config's)",
+    )
+    command.add_argument("--batch-size", type=int, help="samples computed at once (default: the config's)")
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """Read numbers separated by commas."""
     try:

@@ -35,6 +35,11 @@ _LOCKED_GUARD = threading.Lock()
 _LOCK, _HOLDER = ".writer.lock", ".writer.json"
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be made or fetched again: ``$XDG_CACHE_HOME/geonoise_jax``, or in ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geonoise_jax"
+
+
 def local(path: str | Path, name: str = "path") -> Path:
     """Return the path of a local file or folder, ``~`` expanded.
 

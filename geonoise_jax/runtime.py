@@ -17,7 +17,7 @@ from typing import TextIO
 
 from absl import logging as absl_logging
 
-from geonoise_jax import signals
+from geonoise_jax import files, signals
 from geonoise_jax.errors import UserError
 from geonoise_jax.progress import LogHandler, Output
 
@@ -52,8 +52,7 @@ def _keep_programs() -> None:
     """Tell jax where to keep compiled programs, unless the user has said so or wants none."""
     if {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"} & set(os.environ):
         return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "geonoise_jax" / "programs" / _processor()
+    folder = files.cache_folder() / "programs" / _processor()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

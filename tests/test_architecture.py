@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "progress": set(),
     "files": set(),
     "signals": set(),
-    "runtime": {"progress", "signals"},
+    "runtime": {"files", "progress", "signals"},
     "systems": {"config"},
     "exact": {"process"},
     # An exact field is whatever has the methods of exact.marginal.Marginal.

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from geonoise_jax.evaluation.features import inception, weights
-from geonoise_jax.evaluation.features.weights import INCEPTION, Published, cache_folder, locate
+from geonoise_jax.evaluation.features.weights import INCEPTION, Published, locate
+from geonoise_jax.files import cache_folder
 
 CONTENT = b"weights" * 1000
 SHA = hashlib.sha256(CONTENT).hexdigest()

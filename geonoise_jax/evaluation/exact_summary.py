@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from jaxtyping import Float
 
+from geonoise_jax.evaluation.point_sets import finite
+
 # Per node of the posterior rather than per observation.
 PER_NODE = ("posterior_t", "posterior_weights", "posterior_density")
 
@@ -45,10 +47,6 @@ def _remarks(arrays: Mapping[str, np.ndarray], accuracy: float, gain_problem: st
         yield f"|posterior_mean - t|: median {np.median(difference):.4g}, max {difference.max():.4g}"
     if gain_problem:
         yield f"left out the decomposition: {gain_problem}"
-    infinite = ~np.all([_finite(values) for values in arrays.values()], axis=0)
+    infinite = ~np.all([finite(values) for values in arrays.values()], axis=0)
     if infinite.any():
         yield f"warning: {int(infinite.sum())} of {len(error)} points have a quantity that is not finite"
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.isfinite(values).reshape(len(values), -1).all(axis=1)

@@ -125,9 +125,9 @@ def frechet_interval(
     whole, reference = merged(ours), merged(theirs)
     to_y = Frechet(reference)
     value = to_y(whole)
-    parts = [_left_out(to_y, value, ours)]
+    parts = [left_out(to_y, value, ours)]
     if len(theirs) > 1:
-        parts.append(_left_out(Frechet(whole), value, theirs))
+        parts.append(left_out(Frechet(whole), value, theirs))
     return jackknifed(value, parts, correct=True, lowest=0.0, note=_too_few(whole, reference))
 
 
@@ -188,7 +188,14 @@ def _intercept(unions: Sequence[Moments], values: Float[np.ndarray, "k"]) -> flo
     return float(np.polynomial.Polynomial.fit(inverse, values, 1)(0.0))
 
 
-def _left_out(measure: Frechet, value: float, parts: Sequence[Moments]) -> Jackknife:
+def left_out(measure: Frechet, value: float, parts: Sequence[Moments]) -> Jackknife:
+    """Return the jackknife of a distance over the groups of its features.
+
+    Args:
+        measure: the distance to the reference.
+        value: that of all groups together.
+        parts: their moments.
+    """
     whole = merged(parts)
     return jackknife(value, [measure(whole.without(part)) for part in parts], [part.count or 1 for part in parts])
 

@@ -17,6 +17,7 @@ from geonoise_jax.data.folder_tree import find_images
 from geonoise_jax.data.images import SUFFIXES, header
 from geonoise_jax.data.numpy_files import Stored, npz_member, npz_names, read_rows, stored
 from geonoise_jax.errors import UserError
+from geonoise_jax.evaluation.point_sets import finite
 
 _LOG = logging.getLogger(__name__)
 # So many values without a negative one are no noise.
@@ -135,7 +136,7 @@ def as_events(given: PointFile, space: Space) -> Float[np.ndarray, "b *event"]:
         points = _scaled(given, space)
     with np.errstate(over="ignore"):
         events = points.astype(np.dtype(jnp.result_type(float))).reshape(-1, *space.event)
-    bad = np.flatnonzero(~np.isfinite(events).reshape(len(events), -1).all(axis=1))
+    bad = np.flatnonzero(~finite(events))
     if bad.size:
         raise UserError(
             f"{name}: {bad.size} of {len(events)} points are not finite numbers, the first at index {bad[0]}"

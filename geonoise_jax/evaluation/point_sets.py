@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from geonoise_jax import checks
 from geonoise_jax.errors import UserError
@@ -29,10 +29,15 @@ def rows(name: str, points: Float[np.ndarray, "n *event"], *, least: int = 2) ->
     if points.size == 0:
         raise UserError(f"{name}.shape = {list(points.shape)}: must have at least one coordinate")
     flat = points.astype(np.float64).reshape(len(points), -1)
-    bad = int((~np.isfinite(flat)).any(axis=1).sum())
+    bad = int((~finite(flat)).sum())
     if bad:
         raise UserError(f"{name}: {bad} of {len(flat)} rows are not finite; must be none")
     return flat
+
+
+def finite(points: Float[np.ndarray, "n *event"]) -> Bool[np.ndarray, "n"]:
+    """Return which points have only finite entries."""
+    return np.isfinite(points).reshape(len(points), -1).all(axis=1)
 
 
 def pair(

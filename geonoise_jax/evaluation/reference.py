@@ -16,6 +16,7 @@ from geonoise_jax.evaluation.floors import DRAWS, Distance, Measure, floor
 from geonoise_jax.evaluation.moments import Moments, read_moments
 from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.point_files import Space, as_events, read_points
+from geonoise_jax.evaluation.point_sets import finite
 from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.training.workdir import check_data, facts_of
 
@@ -123,7 +124,7 @@ def of_points(points: Float[np.ndarray, "n *event"], title: str) -> Reference:
     Raises:
         UserError: if there are fewer than 4, or some are not finite.
     """
-    bad = int((~np.isfinite(points).reshape(len(points), -1).all(axis=1)).sum())
+    bad = int((~finite(points)).sum())
     if len(points) < 4 or bad:
         raise UserError(f"reference: {len(points)} points of {title}, {bad} not finite; must be at least 4, all finite")
     order = np.random.default_rng(0).permutation(len(points))

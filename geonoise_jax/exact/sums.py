@@ -29,8 +29,8 @@ from jaxtyping import Array, Bool, Float
 
 from geonoise_jax.exact.base import LOG_2PI, Level, Scores
 from geonoise_jax.exact.projection import HIGHEST, Far, Projection, thin
+from geonoise_jax.exact.quadrature import ORDER
 
-_GROUP = 24  # the nodes of one panel, which is used or not
 _SAMPLE = 1024
 _HEADROOM = 30.0
 _TIE = 1e-5
@@ -258,7 +258,7 @@ def _summed_weights(
 def _grouped(values: Float[Array, "... T"], fill: float | None = None) -> Float[Array, "G g ..."]:
     """Cut the last axis into groups in front; the last group is filled up with its last level, or with ``fill``."""
     num = values.shape[-1]
-    group = -(-num // -(-num // _GROUP))
+    group = -(-num // -(-num // ORDER))
     widths = [(0, 0)] * (values.ndim - 1) + [(0, -num % group)]
     padded = jnp.pad(values, widths, mode="edge") if fill is None else jnp.pad(values, widths, constant_values=fill)
     return jnp.moveaxis(padded, -1, 0).reshape(-1, group, *values.shape[:-1])

@@ -6,14 +6,14 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
 from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax import checks
@@ -23,6 +23,7 @@ from geonoise_jax.process.keys import root_key, threefry
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.sampling import given
+from geonoise_jax.sampling.batches import batches, size_of
 from geonoise_jax.sampling.exactness import Exactness
 from geonoise_jax.sampling.planning import Request, check_begin, planned
 from geonoise_jax.sampling.samplers import Sampler
@@ -140,7 +141,7 @@ def generate(
     given.key(key)
     request = Request(sampler, num_steps, grid, times, denoise, start_time, end_time, trajectory, options)
     chosen = planned(field, request)
-    batch_size = _check_sizes(num, num if batch_size is None else batch_size, mesh)
+    batch_size = size_of(num, batch_size, mesh)
     for name, events in (("x", x), ("noise", noise)):
         if events is not None:
             given.model_space(name, events, (num, *field.event_shape))
@@ -155,17 +156,17 @@ def generate(
         states = (len(chosen.times), num, *field.event_shape)
         _check_room("trajectory = True", states, dtype)
         path = np.empty(states, dtype)
-    batches, exactness = [], Exactness()
+    parts, exactness = [], Exactness()
     # Threefry from here on: the draws of other kinds of keys depend on the batch that a key is in.
-    for start, size, (keys, *data) in _batches(threefry(key), num, first, batch_size, mesh, x, noise, labels):
+    for start, size, (keys, *data) in batches(threefry(key), num, batch_size, mesh, x, noise, labels, first=first):
         with exactness.of_batch(len(keys), size):
             *ends, ways = _sample_batch(field, keys, *data, times=chosen.times, **chosen.static)
-            batches.append(jax.tree.map(lambda rows, size=size: np.asarray(rows)[:size], ends))
+            parts.append(jax.tree.map(lambda rows, size=size: np.asarray(rows)[:size], ends))
         if path is not None:
             path[:, start : start + size] = np.asarray(ways)[:, :size]
         if on_batch is not None:
             on_batch(start + size, num)
-    drawn, statistics = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+    drawn, statistics = jax.tree.map(lambda *each: np.concatenate(each), *parts)
     samples = Samples(drawn, statistics, str(sampler))
     if path is not None:
         samples = samples._replace(times=np.asarray(chosen.times), trajectory=path)
@@ -215,7 +216,7 @@ def check(
     chosen = planned(field, request)
     if x is not None:
         check_begin(chosen.within, request, x)
-    _check_sizes(1, 1 if batch_size is None else batch_size, None)
+    size_of(1, batch_size, None)
     keys = jax.eval_shape(lambda: jax.random.split(root_key(0), 2))
     data = jax.ShapeDtypeStruct((2, *field.event_shape), jnp.result_type(float)) if x is not False else None
     classes = jax.ShapeDtypeStruct((2,), jnp.int32) if labels else None
@@ -223,9 +224,9 @@ def check(
     jax.eval_shape(run, field, keys, data, None, classes)
 
 
-def class_turns(num: int, num_classes: int) -> Int[np.ndarray, "num"] | None:
-    """Return labels in which the classes take turns, or None where there are no classes."""
-    return np.arange(num, dtype=np.int32) % num_classes if num_classes else None
+def class_turns(num: int, num_classes: int, first: int = 0) -> Int[np.ndarray, "num"] | None:
+    """Return labels of samples ``first``, ..., in which the classes take turns, or None where there are no classes."""
+    return (first + np.arange(num, dtype=np.int32)) % num_classes if num_classes else None
 
 
 @functools.partial(jax.jit, static_argnames=("within", "sampler", "options", "denoise", "trajectory"))
@@ -265,33 +266,6 @@ def _to_data(field: Field, u: Float[Array, "b *event"], end: float, denoise: boo
     if denoise:
         return process.recover(u, field(u, t), t)[0]
     return u / process.coeffs(t[0]).a
-
-
-@jax.jit
-def _keys_of_samples(key: Key[Array, ""], numbers: UInt32[Array, "b"]) -> Key[Array, "b"]:
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
-
-
-def _batches(
-    key: Key[Array, ""], num: int, first: int, batch_size: int, mesh: Mesh | None, *data: Any
-) -> Iterator[tuple[int, int, list[Any]]]:
-    """Yield (start, true size, [keys, *data]) with every array padded to batch_size by repeating its last row."""
-    place = jnp.asarray if mesh is None else functools.partial(jax.device_put, device=_row_sharding(mesh))
-    for start in range(0, num, batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), num - 1)
-        keys = _keys_of_samples(key, place((first + rows).astype(np.uint32)))
-        arrays = [None if values is None else place(np.asarray(values)[rows]) for values in data]
-        yield start, min(batch_size, num - start), [keys, *arrays]
-
-
-def _row_sharding(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-
-
-def _check_sizes(num: int, batch_size: int, mesh: Mesh | None) -> int:
-    num, batch_size = checks.integer("num", num, low=1), checks.integer("batch_size", batch_size, low=1)
-    devices = 1 if mesh is None else mesh.size
-    return -(-min(batch_size, num) // devices) * devices
 
 
 def _warn_of_failures(sampler: str | Sampler, samples: Samples) -> None:

@@ -22,14 +22,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Key, UInt32
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from geonoise_jax import checks
 from geonoise_jax.checks import refused
@@ -42,6 +42,7 @@ from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.sampling import divergence as divergences
 from geonoise_jax.sampling import flow, flow_solvers, given
 from geonoise_jax.sampling.adaptive import split_labels
+from geonoise_jax.sampling.batches import batches, size_of
 from geonoise_jax.sampling.divergence import Divergence
 from geonoise_jax.sampling.flow_solvers import SOLVES, End, Solver
 from geonoise_jax.sampling.planning import sampled_range
@@ -133,13 +134,13 @@ def ode_log_density(
         raise refused("key", None, f"a PRNG key, such as jax.random.key(0), of the {trace}")
     plan = _plan(field, flow_solvers.chosen(solver, tolerance, num_steps), trace, start_time, end_time)
     log_prior = _sampler_start(plan) if prior is None else prior
-    rows = _batches(threefry(root_key(0) if key is None else key), _batch_size(num, batch_size, mesh), mesh, u, labels)
+    rows, own = np.asarray(u).astype(jnp.result_type(float)), threefry(root_key(0) if key is None else key)
     parts = []
     with in_one_warning():
-        for done, events, keys, classes in rows:
-            parts.append(_of_batch(field, plan, log_prior, events, keys, classes))
+        for start, size, batch in batches(own, num, size_of(num, batch_size, mesh), mesh, rows, labels):
+            parts.append(_of_batch(field, plan, log_prior, *batch))
             if on_batch is not None:
-                on_batch(done, num)
+                on_batch(start + size, num)
     whole = _Part(*(np.concatenate(each)[:num] for each in zip(*parts, strict=True)))
     return LogDensity(
         np.where(whole.arrived, whole.values.mean(axis=1), np.nan),
@@ -192,7 +193,7 @@ class _Part(NamedTuple):
 
 
 def _of_batch(
-    field: Field, plan: _Plan, log_prior: _LogPrior, u: Float[Array, "b *event"], keys: Key[Array, "b"], classes: Any
+    field: Field, plan: _Plan, log_prior: _LogPrior, keys: Key[Array, "b"], u: Float[Array, "b *event"], classes: Any
 ) -> _Part:
     starts, integrals, evaluations, arrived = [], [], np.zeros(len(u), int), np.ones(len(u), bool)
     for run in plan.solver.runs(plan.breaks):
@@ -291,31 +292,3 @@ def _protocol(field: Field, plan: _Plan, own_prior: bool) -> str:
         f"{kind}, from t = {plan.within.t_min:g} (a = {end.a:.6g}, b = {end.b:.3g}) to t = {plan.within.t_max:g}, "
         f"{law}; {plan.solver}; {plan.trace}"
     )
-
-
-def _batches(
-    key: Key[Array, ""], size: int, mesh: Mesh | None, u: Any, labels: Any
-) -> Iterator[tuple[int, Float[Array, "b *event"], Key[Array, "b"], Int[Array, "b"] | None]]:
-    """Yield (number of the last row, u, keys, labels) of batches of one size, the last padded with its last row."""
-    place = jnp.asarray if mesh is None else functools.partial(jax.device_put, device=_by_rows(mesh))
-    num, dtype = len(u), jnp.result_type(float)
-    for start in range(0, num, size):
-        rows = np.minimum(np.arange(start, start + size), num - 1)
-        keys = _keys_of_rows(key, place(rows.astype(np.uint32)))
-        classes = None if labels is None else place(np.asarray(labels)[rows])
-        yield min(start + size, num), place(np.asarray(u)[rows].astype(dtype)), keys, classes
-
-
-@jax.jit
-def _keys_of_rows(key: Key[Array, ""], rows: UInt32[Array, "b"]) -> Key[Array, "b"]:
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
-
-
-def _by_rows(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-
-
-def _batch_size(num: int, batch_size: int | None, mesh: Mesh | None) -> int:
-    wanted = num if batch_size is None else checks.integer("batch_size", batch_size, low=1)
-    devices = 1 if mesh is None else mesh.size
-    return -(-min(wanted, num) // devices) * devices

@@ -31,6 +31,7 @@ from geonoise_jax.drawing import style
 from geonoise_jax.drawing.pictures import image_grid, to_image, to_pixels
 from geonoise_jax.drawing.text import aligned, with_error
 from geonoise_jax.errors import UserError
+from geonoise_jax.evaluation import point_sets
 from geonoise_jax.evaluation.floors import Distance, floor, with_spread
 from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
@@ -150,7 +151,7 @@ def measure(options: Options) -> Study:
     progress = Progress("guidance", len(chosen), "runs")
     for scale, interval in chosen:
         samples = _samples(trained, scale, interval, labels, options.seed)
-        finite = np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
+        finite = point_sets.finite(samples)
         told = neighbours.predict(_flat(np.nan_to_num(samples)))
         distance = with_spread(samples, measure, labels=labels)
         runs.append(Run(scale, interval, samples, Share.of(finite & (told == labels)), distance))

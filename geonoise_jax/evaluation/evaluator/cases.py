@@ -20,7 +20,8 @@ from geonoise_jax.config.defaults import plain
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.evaluator.options import ALL, LAST, Options
 from geonoise_jax.evaluation.restore import Trained, adjusted, saved_steps
-from geonoise_jax.sampling.generation import check
+from geonoise_jax.sampling.batches import whole
+from geonoise_jax.sampling.generation import check, class_turns
 from geonoise_jax.sampling.planning import GRID, NUM_STEPS
 from geonoise_jax.sampling.samplers import Sampler, find
 from geonoise_jax.training.fingerprint import fingerprint
@@ -126,8 +127,7 @@ class Case:
 
     def labels(self, start: int, num: int) -> np.ndarray | None:
         """Return the classes of samples start, start + 1, ...: they take turns."""
-        classes = self.model.trained.field.null_label or 0
-        return (start + np.arange(num, dtype=np.int32)) % classes if classes else None
+        return class_turns(num, self.model.trained.field.null_label or 0, start)
 
 
 def models(workdir: Path, options: Options, restoring: Restoring) -> list[Model]:
@@ -185,9 +185,7 @@ def draw(case: Case, start: int, num: int) -> dict[str, np.ndarray]:
 def batch_size(case: Case, num: int) -> int:
     """Return how many of ``num`` samples are drawn at once: as asked for or less, so that batches are of one size."""
     largest = min(case.sampling.options.get("batch_size") or num, num)
-    mesh = case.model.trained.mesh
-    devices = 1 if mesh is None else mesh.size
-    return math.ceil(math.ceil(num / math.ceil(num / largest)) / devices) * devices
+    return whole(math.ceil(num / math.ceil(num / largest)), case.model.trained.mesh)
 
 
 def _sampling(

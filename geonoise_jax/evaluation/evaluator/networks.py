@@ -22,8 +22,8 @@ from geonoise_jax.evaluation.features import (
     extract,
     inception,
     train_classifier,
+    weights,
 )
-from geonoise_jax.evaluation.features.weights import cache_folder
 from geonoise_jax.evaluation.reference import Reference
 from geonoise_jax.progress import Progress
 
@@ -61,7 +61,7 @@ def network(words: str, reference: Reference | None) -> FeatureNetwork:
 def installed() -> bool:
     """Return whether the default network has its weights."""
     try:
-        efficientnet_lite0()
+        weights.efficientnet_lite0()
     except UserError:
         return False
     return True
@@ -105,7 +105,7 @@ class Extractor:
         what = hashlib.sha256(self.network.protocol.encode())
         what.update(repr((images.shape, str(images.dtype))).encode())
         what.update(np.ascontiguousarray(images).data)
-        kept = Kept(cache_folder() / "features" / what.hexdigest()[: 2 * _DIGITS])
+        kept = Kept(files.cache_folder() / "features" / what.hexdigest()[: 2 * _DIGITS])
         files.usable_folder(kept.folder, "cache")
         with self._progress(f"features of {title}", len(images), kept.held) as progress:
             while kept.held < len(images):

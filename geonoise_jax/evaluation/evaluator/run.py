@@ -23,6 +23,7 @@ from geonoise_jax.evaluation.evaluator.records import Log, Record
 from geonoise_jax.evaluation.evaluator.samples import drawn
 from geonoise_jax.evaluation.metrics import table as metrics
 from geonoise_jax.evaluation.metrics.base import Featured, Inputs
+from geonoise_jax.evaluation.point_sets import finite
 from geonoise_jax.evaluation.restore import restore
 
 _LOG = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ class _Gathered:
         self._case, self._on, self._options, self._samples = case, on, options, samples
         self._points: np.ndarray | None = None
         self._features: dict[str, Featured] = {}
-        self.finite = np.concatenate([_finite(batch["x"]) for batch in samples.batches(options.num)])
+        self.finite = np.concatenate([finite(batch["x"]) for batch in samples.batches(options.num)])
         self.evaluations = float(samples.read("evaluations", options.num).mean())
 
     @property
@@ -191,10 +192,6 @@ class _Gathered:
         if self._points is None:
             self._points = self._samples.read("x", self._options.num)[self.finite]
         return self._points
-
-
-def _finite(x: np.ndarray) -> np.ndarray:
-    return np.isfinite(x).reshape(len(x), -1).all(axis=1)
 
 
 def _key(case: Case, on: Bench, job: Job, options: Options) -> str:

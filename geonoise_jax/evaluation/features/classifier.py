@@ -20,7 +20,6 @@ from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.features.extraction import extract
 from geonoise_jax.evaluation.features.network import FeatureNetwork, Outputs
-from geonoise_jax.evaluation.features.weights import cache_folder
 from geonoise_jax.nets.classifier import Classifier
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.training.optimizer import OPTIMIZERS, clipped, learning_rate
@@ -83,7 +82,7 @@ def train_classifier(
     _check(train, held_out)
     net = Classifier(_num_classes(train), settings.width)
     file = (
-        cache_folder() if cache is None else files.local(cache, "cache")
+        files.cache_folder() if cache is None else files.local(cache, "cache")
     ) / f"{_name(train, held_out, settings)}.npz"
     abstract = jax.eval_shape(net.init, root_key(0), jnp.zeros((1, *train.event_shape)))["params"]
     kept = _kept(file, abstract)

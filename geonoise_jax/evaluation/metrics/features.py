@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.floors import Distance
-from geonoise_jax.evaluation.frechet import Frechet, frechet_infinity, frechet_interval
+from geonoise_jax.evaluation.frechet import Frechet, frechet_infinity, frechet_interval, left_out
 from geonoise_jax.evaluation.inception_score import SPLITS, inception_score
 from geonoise_jax.evaluation.intervals import GROUPS as NUM_GROUPS
-from geonoise_jax.evaluation.intervals import Estimate, jackknife, jackknifed
+from geonoise_jax.evaluation.intervals import jackknifed
 from geonoise_jax.evaluation.kernel_distance import polynomial
 from geonoise_jax.evaluation.kernel_sums import KernelDistance
 from geonoise_jax.evaluation.manifolds import density_coverage, precision_recall
@@ -27,10 +30,8 @@ def frechet(inputs: Inputs) -> dict[str, Value]:
     found = _features(inputs)
     measure = Frechet(_reference(inputs))
     parts = grouped([found.samples], NUM_GROUPS)
-    whole = merged(parts)
-    distance = measure.distance(whole)
-    without = [measure(whole.without(part)) for part in parts]
-    sets = [jackknife(distance.value, without, [part.count or 1 for part in parts])]
+    distance = measure.distance(merged(parts))
+    sets = [left_out(measure, distance.value, parts)]
     estimate = jackknifed(distance.value, sets, correct=False, lowest=0.0, note=distance.note)
     counts = " and ".join("unknown" if count is None else str(count) for count in distance.counts)
     protocol = f"{found.network.protocol}; Fréchet distance of {counts} features"
@@ -67,26 +68,12 @@ def kid(inputs: Inputs) -> dict[str, Value]:
 
 def precision(inputs: Inputs) -> dict[str, Value]:
     """Return precision and recall."""
-    found, data = _features(inputs), _rows(inputs)
-    pair = precision_recall(found.samples, data)
-    protocol = f"{found.network.protocol}; k = 3; {len(found.samples)} samples, {len(data)} held out"
-
-    def of_draw(name: str) -> Callable[[Rows], float]:
-        return lambda rows: getattr(precision_recall(rows, data, groups=2), name).value
-
-    return _pair(inputs, pair, ("precision", "recall"), of_draw, protocol)
+    return _of_neighbours(inputs, precision_recall, 3)
 
 
 def density(inputs: Inputs) -> dict[str, Value]:
     """Return density and coverage."""
-    found, data = _features(inputs), _rows(inputs)
-    pair = density_coverage(found.samples, data)
-    protocol = f"{found.network.protocol}; k = 5; {len(found.samples)} samples, {len(data)} held out"
-
-    def of_draw(name: str) -> Callable[[Rows], float]:
-        return lambda rows: getattr(density_coverage(rows, data, groups=2), name).value
-
-    return _pair(inputs, pair, ("density", "coverage"), of_draw, protocol)
+    return _of_neighbours(inputs, density_coverage, 5)
 
 
 def score(inputs: Inputs) -> dict[str, Value]:
@@ -101,17 +88,20 @@ def score(inputs: Inputs) -> dict[str, Value]:
     return {"inception_score": Value(estimate, "95%, Student's t over splits", HIGHER, protocol, floor)}
 
 
-def _pair(
-    inputs: Inputs,
-    found: tuple[Estimate, Estimate],
-    names: tuple[str, str],
-    of_draw: Callable[[str], Callable[[Rows], float]],
-    protocol: str,
-) -> dict[str, Value]:
-    return {
-        name: Value(estimate, GROUPS, HIGHER, protocol, inputs.floor_of_features(name, of_draw(name)))
-        for name, estimate in zip(names, found, strict=True)
-    }
+def _of_neighbours(inputs: Inputs, measure: Callable[..., Any], k: int) -> dict[str, Value]:
+    """Return both numbers of a measure of nearest neighbours; a draw of their floors is measured once for both."""
+    found, data = _features(inputs), _rows(inputs)
+    pair, drawn = measure(found.samples, data, k=k), {}
+    protocol = f"{found.network.protocol}; k = {k}; {len(found.samples)} samples, {len(data)} held out"
+
+    def of_draw(name: str, rows: Rows) -> float:
+        digest = hashlib.sha256(np.ascontiguousarray(rows).data).digest()
+        if digest not in drawn:
+            drawn[digest] = measure(rows, data, k=k, groups=2)
+        return float(getattr(drawn[digest], name).value)
+
+    floors = {name: inputs.floor_of_features(name, functools.partial(of_draw, name)) for name in pair._fields}
+    return {name: Value(getattr(pair, name), GROUPS, HIGHER, protocol, floor) for name, floor in floors.items()}
 
 
 def _features(inputs: Inputs) -> Featured:

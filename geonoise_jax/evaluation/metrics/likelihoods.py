@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from geonoise_jax.errors import UserError
@@ -69,8 +67,9 @@ def _options(inputs: Inputs) -> Options:
     return Options(seed=inputs.options.get("seed", 0), batch_size=inputs.options.get("batch_size") or 256)
 
 
-def _number(inputs: Inputs) -> int:
-    return int(inputs.options.get("num_likelihood", math.inf)) if inputs.options.get("num_likelihood") else 10**9
+def _number(inputs: Inputs) -> int | None:
+    """Return how many held-out items are used; None for all."""
+    return inputs.options.get("num_likelihood")
 
 
 def _labels(inputs: Inputs) -> np.ndarray | None:
