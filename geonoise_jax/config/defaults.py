@@ -78,6 +78,8 @@ def base_config() -> ConfigDict:
             # Further averages, from which one of any width is rebuilt after training; every: updates between snapshots
             # of them, 0 for none at all.
             "posthoc_ema": {"every": 0, "sigma_rel": (0.05, 0.1)},
+            # A run whose parameters this one starts from; step -1: its latest; params: ema or raw.
+            "init_from": {"workdir": "", "step": -1, "params": "ema"},
             "training": {"num_steps": 10_000, "batch_size": 128, "accumulate": 1, "log_every": 100},
             # -1: all devices that the other axis leaves. parameters: replicated or fsdp, or rules [[regex, axes], ...].
             "mesh": {"data": -1, "model": 1},
