@@ -27,21 +27,26 @@ class PeerError(RuntimeError):
     """Another process failed, in a way that is no user's error."""
 
 
+def _state() -> Any:
+    """Return jax's record of the processes, or None where jax is not even imported."""
+    # jax has no public name for its client of the coordination service; orbax takes it from here as well.
+    distributed = sys.modules.get("jax._src.distributed")
+    return None if distributed is None else distributed.global_state
+
+
 def client() -> Any:
     """Return jax's client of the coordination service, or None in a process that has joined no others."""
-    # jax has no public name for it; orbax takes it from here as well.
-    distributed = sys.modules.get("jax._src.distributed")
-    return None if distributed is None else distributed.global_state.client
+    return None if (state := _state()) is None else state.client
 
 
 def count() -> int:
     """Return the number of processes that act together: 1 without others, and within :func:`by_lead`."""
-    return 1 if client() is None or _alone.get() else sys.modules["jax._src.distributed"].global_state.num_processes
+    return 1 if client() is None or _alone.get() else _state().num_processes
 
 
 def index() -> int:
     """Return the number of this process, 0 for the lead."""
-    return 0 if client() is None else sys.modules["jax._src.distributed"].global_state.process_id
+    return 0 if client() is None else _state().process_id
 
 
 def several() -> bool:
