@@ -50,8 +50,8 @@ ROOMS: dict[str, set[str]] = {
         *("config", "data", "exact", "fields", "imports", "nets", "process", "processes", "sampling", "training"),
     },
     "evaluation": {
-        *("build", "config", "data", "drawing", "exact", "fields", "files", "imports", "nets", "process", "progress"),
-        *("sampling", "training"),
+        *("build", "config", "data", "drawing", "exact", "fields", "files", "imports", "nets", "process", "processes"),
+        *("progress", "sampling", "training"),
     },
     "studies": {
         *("build", "drawing", "evaluation", "exact", "fields", "process", "progress", "sampling", "training"),
@@ -60,7 +60,7 @@ ROOMS: dict[str, set[str]] = {
     "cli_options": {"config", "files", "processes"},
     "cli_data": {"config", "evaluation"},
     "cli_figure": {"cli_options", "studies"},
-    "cli_evaluate": {"cli_options", "evaluation", "files"},
+    "cli_evaluate": {"cli_options", "evaluation", "files", "processes"},
     "cli": {
         *(
             "build",

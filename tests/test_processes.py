@@ -215,6 +215,21 @@ def test_samples_of_two_processes_are_those_of_one(of_two: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_two_processes_evaluate_as_one(of_two: Path, tmp_path: Path) -> None:
+    found = []
+    for num, name in ((1, "one"), (2, "two")):
+        folder = copied(of_two, tmp_path / name) / "run"
+        with Processes(num, ["evaluate", f"--workdir={folder}", "--num=64"]) as run:
+            assert run.statuses() == [0] * num, run.outputs
+        records = [json.loads(line) for line in (folder / "evaluation" / "results.jsonl").read_text().splitlines()]
+        found.append({record["metric"]: record["value"] for record in records})
+        assert len(found[-1]) == len(records) > 0
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        assert found[1][name] == pytest.approx(value, rel=1e-3), name
+
+
+@pytest.mark.slow
 def test_what_one_refuses_ends_all_in_its_words(data_dir: Path, tmp_path: Path) -> None:
     more = {1: ["--config.optimizer.learning_rate=0.5"]}
     with Processes(2, words(data_dir, tmp_path / "run"), more=more) as run:
