@@ -191,7 +191,7 @@ def test_three_processes_go_on_with_a_run_of_two(data_dir: Path, of_one: Path, o
 
 @pytest.mark.slow
 def test_parameters_split_over_processes_train_alike(data_dir: Path, of_one: Path, tmp_path: Path) -> None:
-    wide = {"model__kwargs__width": 64, "posthoc_ema__every": 6}
+    wide = {"model__kwargs__width": 64, "posthoc_ema__every": 6, "data__placement": "host"}
     with Processes(2, words(data_dir, tmp_path / "two" / "run", **wide, sharding__parameters="fsdp")) as run:
         assert run.statuses() == [0, 0], run.outputs
     build.train(choice(data_dir, **wide), tmp_path / "one" / "run", devices=jax.devices()[:1])

@@ -14,8 +14,6 @@ import dataclasses
 import importlib.util
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -163,10 +161,12 @@ def _has_tpu() -> bool:
 
 def _endpoints(environ: Mapping[str, str]) -> str | None:
     """Return the workers of a TPU VM as Google's metadata server names them, or None where there is no such server."""
+    import urllib.request
+
     server = environ.get("GCE_METADATA_IP", "metadata.google.internal")
     request = urllib.request.Request(_METADATA.format(server), headers={"Metadata-Flavor": "Google"})
     try:
         with urllib.request.urlopen(request, timeout=_METADATA_SECONDS) as answer:
             return answer.read().decode()
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return None

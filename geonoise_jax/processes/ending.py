@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -33,7 +32,7 @@ _SIGNS = (
     *("Gloo", "Connection closed by peer", "Connection reset by peer", "coordination service", "CoordinationService"),
     *("DEADLINE_EXCEEDED", "UNAVAILABLE: "),
 )
-_member = threading.Event()
+_member, _leaving = threading.Event(), threading.Event()
 _ending = threading.Lock()
 _kept: list[Any] = []
 
@@ -90,10 +89,11 @@ def crashed(name: str) -> None:
 
 def leave(status: int) -> int:
     """Return the status to end with, once all processes have come to their end; at once after an early end."""
-    if not _member.is_set() or not _ending.acquire(blocking=False):
+    if not _member.is_set() or _ending.locked():
         return status
     import jax
 
+    _leaving.set()
     try:
         jax.distributed.shutdown()
     except RuntimeError:
@@ -124,10 +124,10 @@ def _watch(name: str, clean: Callable[[], None]) -> None:
             return
         put(f"{_KEY}/{index()}", "")
     except RuntimeError:
-        if client() is None:
-            return
-        # Unless this process is on its way out, jax aborts now, before the next line.
+        # jax aborts now, unless the connection was closed from here.
         time.sleep(2 * _FAREWELL)
+        if _leaving.is_set() or client() is None:
+            return
         status, line = LOST, f"{name}: {_who()}: {_reason('its connection closed')}"
     if _ending.acquire(blocking=False):
         _exit(status, f"{line}\n", clean)
@@ -143,6 +143,7 @@ def _exit(status: int, line: str, clean: Callable[[], None]) -> None:
 
 def _end_on_abort(line: str) -> None:
     """Let an abort of the runtime, which Python cannot catch, say a line and end with the status of a lost process."""
+    import ctypes
 
     def ended(_: int) -> None:
         _exit(LOST, line, lambda: None)

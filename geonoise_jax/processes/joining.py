@@ -50,9 +50,9 @@ def join(
     # take it from Python and knows no other signal.
     jax.config.update("jax_enable_preemption_service", False)
     found = _complete(cluster, initialize_timeout)
-    meet(found["coordinator_address"], found["num_processes"], found["process_id"], initialize_timeout)
     if found["num_processes"] == 1:
         return
+    meet(found["coordinator_address"], found["num_processes"], found["process_id"], initialize_timeout)
     try:
         jax.distributed.initialize(
             **found,

@@ -243,9 +243,10 @@ class Checkpoints:
             self._check_types(step, meta, wanted)
             items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
             restored = self._reader.restore(step, args=ocp.args.Composite(**items))
-        for name in abstract:
-            if fingerprint(restored[name]) != meta[name]:
-                raise UserError(f"the checksum of {name!r} does not match its contents")
+        with processes.agreeing(UserError):
+            for name in abstract:
+                if fingerprint(restored[name]) != meta[name]:
+                    raise UserError(f"the checksum of {name!r} does not match its contents")
         return {name: restored[name] for name in abstract}
 
     def _check_types(self, step: int, meta: dict[str, Any], wanted: dict[str, str]) -> None:
