@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from geonoise_jax import processes
 from geonoise_jax.errors import UserError
-from geonoise_jax.processes import detection
+from geonoise_jax.processes import detection, joining
 from geonoise_jax.processes.detection import Cluster, detect
 from geonoise_jax.processes.rendezvous import meet
 from tests.command_line import run
@@ -186,3 +187,11 @@ def test_commands_of_one_process_say_so(monkeypatch: pytest.MonkeyPatch, tmp_pat
         2,
         "geonoise exact: exact: runs in one process, and this is one of several (explicit); start it once\n",
     )
+
+
+def test_the_page_states_what_holds() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "processes.md").read_text()
+    assert f"`--initialize-timeout` ({joining.INITIALIZE_SECONDS} seconds)" in page
+    assert f"`--heartbeat-timeout` ({joining.HEARTBEAT_SECONDS} seconds)" in page
+    assert f"| {processes.LOST} | another process is gone" in page
+    assert f"The port is {detection.TPU_PORT}," in page

@@ -110,8 +110,11 @@ def _reason(why: str) -> str:
 
 
 def _told(status: int, line: str) -> None:
+    # Refused where another was first.
     with contextlib.suppress(RuntimeError):
         put(_KEY, json.dumps([index(), status, line]))
+    with contextlib.suppress(RuntimeError):
+        put(f"{_KEY}/{index()}", "")
         if index() == 0:
             for number in range(1, count()):
                 wait(f"{_KEY}/{number}", int(1000 * _FAREWELL))
@@ -119,8 +122,8 @@ def _told(status: int, line: str) -> None:
 
 def _watch(name: str, clean: Callable[[], None]) -> None:
     try:
-        number, status, line = json.loads(wait(_KEY))
-        if number == index():
+        _, status, line = json.loads(wait(_KEY))
+        if not _ending.acquire(blocking=False):
             return
         put(f"{_KEY}/{index()}", "")
     except RuntimeError:
@@ -129,8 +132,7 @@ def _watch(name: str, clean: Callable[[], None]) -> None:
         if _leaving.is_set() or client() is None:
             return
         status, line = LOST, f"{name}: {_who()}: {_reason('its connection closed')}"
-    if _ending.acquire(blocking=False):
-        _exit(status, f"{line}\n", clean)
+    _exit(status, f"{line}\n", clean)
 
 
 def _exit(status: int, line: str, clean: Callable[[], None]) -> None:
