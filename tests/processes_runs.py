@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Processes:
         heartbeat: int = 10,
         only: Sequence[int] | None = None,
         program: Sequence[str] = ("-m", "geonoise_jax"),
-        more: dict[int, Sequence[str]] | None = None,
+        more: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
         flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
         environ = {**os.environ, "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}"}

@@ -63,7 +63,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     monkeypatch.setattr(agreement, "_numbers", Numbers())
 
     def of_all(act: Callable[[int], Any], num: int = 3) -> list[Any]:
-        store, found = Store(), [None] * num
+        store, found = Store(), list[Any]([None] * num)
 
         def one(number: int) -> None:
             member.client, member.num_processes, member.process_id = store, num, number
@@ -90,7 +90,7 @@ def told(found: list[Any]) -> list[tuple[type, str]]:
 def test_the_lead_decides(together: Callable[..., list[Any]]) -> None:
     assert together(lambda number: processes.agreed([number, "a"])) == [[0, "a"]] * 3
     assert together(processes.gathered) == [[0, 1, 2]] * 3
-    assert together(lambda _: (processes.barrier(), processes.is_lead())[1]) == [True, False, False]
+    assert together(lambda _: processes.is_lead()) == [True, False, False]
 
 
 def test_the_lead_acts_alone(together: Callable[..., list[Any]]) -> None:
@@ -130,7 +130,7 @@ def test_an_error_of_any_is_that_of_all(bad: int, together: Callable[..., list[A
         return one
 
     assert told(together(act(UserError))) == [(UserError, "no")] * 3
-    kinds = [processes.PeerError] * 3
+    kinds: list[type[Exception]] = [processes.PeerError] * 3
     kinds[bad] = OSError
     assert told(together(act(OSError))) == [(kind, "no") for kind in kinds]
 
@@ -184,13 +184,23 @@ def test_a_signal_to_one_stops_all_after_the_same_step(together: Callable[..., l
                     if (number, step) == (1, 30):
                         request.received = signal.SIGTERM
                 received = stop.signal()
-            return step, received and received.name
+            return step, received.name if received else None
 
         found = together(act)
     assert len(set(found)) == 1, found
     step, name = found[0]
     assert name == "SIGTERM"
     assert step >= 30
+
+
+def test_a_signal_after_the_last_step_is_that_of_all(together: Callable[..., list[Any]]) -> None:
+    def act(number: int) -> Any:
+        request = StopRequest()
+        stop = processes.SharedStop(request)
+        request.received = signal.SIGINT if number == 2 else None
+        return stop.signal()
+
+    assert together(act) == [signal.SIGINT] * 3
 
 
 def test_in_one_process_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +216,8 @@ def test_in_one_process_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> Non
         request.received = signal.SIGINT
         assert stop.reached(3)
         assert stop.signal() is signal.SIGINT
-    assert (processes.leave(3), processes.lost(RuntimeError("Gloo")), processes.tell(1, "a")) == (3, None, None)
+    processes.tell(1, "a")
+    assert (processes.leave(3), processes.lost(RuntimeError("Gloo"))) == (3, None)
 
 
 def test_a_lost_process_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
