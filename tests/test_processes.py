@@ -168,12 +168,15 @@ def test_the_others_end_when_the_lead_is_killed(data_dir: Path, of_two: Path, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_lead_stops_all(data_dir: Path, of_two: Path, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(("number", "to"), [(signal.SIGTERM, [0]), (signal.SIGINT, [0]), (signal.SIGTERM, [0, 1])])
+def test_a_signal_to_the_lead_or_to_all_stops_all(
+    data_dir: Path, of_two: Path, tmp_path: Path, number: int, to: list[int]
+) -> None:
     folder = copied(of_two, tmp_path)
     with Processes(2, words(data_dir, folder / "run", training__num_steps=10**6, sampling__every=0)) as run:
         run.until(folder / "run" / "metrics.jsonl", '"step": 14,')
-        run.send(0, number)
+        for each in to:
+            run.send(each, number)
         assert run.statuses() == [128 + number] * 2, run.outputs
     assert saved(folder)[-1] == lines(folder)[-1]["step"]
 

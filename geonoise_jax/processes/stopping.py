@@ -20,7 +20,8 @@ class SharedStop:
 
     A thread waits for the news that a process was sent a signal. It then holds the loop of its process at the step that
     it has come to, tells the others, and lets it go on up to the step after the last that any has come to. A step costs
-    one uncontended lock, and nothing is sent before a signal comes.
+    one uncontended lock, and nothing is sent before a signal comes. The signal of another process is none of this one,
+    whose own, which launchers send to all of them, would else count as a second.
     """
 
     def __init__(self, request: StopRequest) -> None:
@@ -70,11 +71,8 @@ class SharedStop:
 
     def _wait(self) -> None:
         with contextlib.suppress(RuntimeError):
-            number = wait(self._key)
-            if number == _NOTHING:
+            if wait(self._key) == _NOTHING:
                 return
             with self._held:
                 put(f"{self._key}/{index()}", str(self._step))
                 self._at = 1 + max(int(wait(f"{self._key}/{each}")) for each in range(count()))
-            if self._request.received is None:
-                self._request.received = signal.Signals(int(number))
