@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -15,10 +16,14 @@ def main() -> NoReturn:
     """Run the command line, and end the process with its status whatever the standard streams and signals do."""
     # Nothing is to be unwound before the command begins and after it ended.
     signals.end_at_once(_NAME)
-    from geonoise_jax import cli, files, runtime
+    from geonoise_jax import cli, files, processes, runtime
+
+    def clean(number: signal.Signals) -> None:
+        files.discard_drafts()
+        processes.tell(signals.status(number), f"{_NAME}: stopped by {number.name}")
 
     runtime.open_streams()
-    watchdog = signals.Watchdog(_NAME, files.discard_drafts)
+    watchdog = signals.Watchdog(_NAME, clean)
     try:
         status = cli.main()
     finally:
@@ -26,8 +31,9 @@ def main() -> NoReturn:
         signals.end_at_once(_NAME)
         for stream in (sys.stdout, sys.stderr):
             runtime.flushed(stream)
-    if status > signals.status(0):
-        # Threads of other libraries may go on for long, and what a signal ends is to end now.
+    if status > signals.status(0) or processes.several():
+        # Threads of other libraries may go on for long, and what a signal ends is to end now; so is one of several
+        # processes that has not taken leave of the others, which jax would wait for.
         os._exit(status)
     sys.exit(status)
 

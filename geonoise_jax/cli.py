@@ -11,8 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax import cli_data, cli_evaluate, cli_figure, files, imports, runtime, signals
-from geonoise_jax.cli_options import add_allow_import, add_options, add_span, numbers, options_of
+from geonoise_jax import cli_data, cli_evaluate, cli_figure, files, imports, processes, runtime, signals
+from geonoise_jax.cli_options import (
+    add_allow_import,
+    add_options,
+    add_processes,
+    add_span,
+    join_processes,
+    numbers,
+    options_of,
+)
 from geonoise_jax.errors import UserError
 from geonoise_jax.progress import Output
 
@@ -33,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, value in vars(arguments).items():
             if isinstance(value, Path):
                 setattr(arguments, name, files.local(value, f"--{name}"))
+        join_processes(arguments)
         with imports.allow(getattr(arguments, "allow_import", False)):
             return arguments.run(arguments, overrides)
 
@@ -118,6 +127,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "and shape agree; --config.init_from.params=raw takes those of the step itself",
     )
     add_allow_import(command)
+    add_processes(command)
     command.set_defaults(run=_train)
 
 
@@ -156,6 +166,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
         "--params", default="ema", help="ema, the averaged parameters, or raw, those of the step itself (default: ema)"
     )
     add_allow_import(command)
+    add_processes(command)
     command.set_defaults(run=_sample)
 
 
@@ -236,8 +247,11 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> i
     start = workdir.read_config(arguments.workdir) if arguments.config is None else config.load(arguments.config)
     result = build.train(config.override(start, _initial(arguments.init_from) + overrides), arguments.workdir)
     if result.stopped_by:
-        Output().write(f"{result.stopped_by}: saved step {result.step}; the same command resumes there\n")
+        if processes.is_lead():
+            Output().write(f"{result.stopped_by}: saved step {result.step}; the same command resumes there\n")
         return signals.status(signal.Signals[result.stopped_by])
+    if not processes.is_lead():
+        return 0
     done = (
         f"already at step {result.step}, nothing to do"
         if result.first == result.step
@@ -266,8 +280,10 @@ def _sample(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     given = {name: getattr(arguments, name) for name in names}
     options = draw.Options(**given, sampler_options=options_of(arguments.option))
     out = arguments.out or arguments.workdir / "samples" / "samples"
-    for path in draw.draw(arguments.workdir, out, options):
-        print(path)
+    paths = draw.draw(arguments.workdir, out, options)
+    if processes.is_lead():
+        for path in paths:
+            print(path)
     return 0
 
 

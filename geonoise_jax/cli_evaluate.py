@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax.cli_options import add_allow_import, add_options, add_span, numbers, options_of
+from geonoise_jax.cli_options import add_allow_import, add_options, add_processes, add_span, numbers, options_of
 from geonoise_jax.evaluation.metrics.table import METRICS
 
 _SEVERAL = "several, separated by commas, are swept over"
@@ -49,6 +49,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--out", type=Path, help="folder of the page and curves (default: WORKDIR/evaluation)")
     _add_sampling(command)
     add_allow_import(command)
+    add_processes(command)
     command.set_defaults(run=_evaluate)
 
 
@@ -67,7 +68,7 @@ def _add_sampling(command: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
-    from geonoise_jax import files
+    from geonoise_jax import files, processes
     from geonoise_jax.evaluation.evaluator.options import Options
     from geonoise_jax.evaluation.evaluator.run import evaluate
 
@@ -76,6 +77,8 @@ def _evaluate(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     given["step"] = int(arguments.step) if arguments.step.isdigit() else arguments.step
     options = Options(**given, sampler_options=options_of(arguments.option))
     found = evaluate([files.local(each, "--workdir") for each in arguments.workdir], options, out=arguments.out)
+    if not processes.is_lead():
+        return 0
     print(found.table)
     print()
     for path in found.files:

@@ -6,7 +6,10 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from geonoise_jax import files
 from geonoise_jax.errors import UserError
+from geonoise_jax.processes import joining
+from geonoise_jax.processes.detection import detect
 
 
 def add_allow_import(command: argparse.ArgumentParser) -> None:
@@ -34,6 +37,55 @@ def add_span(command: argparse.ArgumentParser) -> None:
         help="end with the estimate of the clean sample (default: the config's)",
     )
     command.add_argument("--batch-size", type=int, help="samples computed at once (default: the config's)")
+
+
+def add_processes(command: argparse.ArgumentParser) -> None:
+    """Let a command run in several processes, which :func:`join_processes` joins."""
+    group = command.add_argument_group(
+        "several processes",
+        "The same command in each. Under srun, mpirun and on Cloud TPU and GKE nothing needs to be given.",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is, and a free port there")
+    group.add_argument("--num-processes", type=int, metavar="N", help="how many processes there are")
+    group.add_argument("--process-id", type=int, metavar="I", help="number of this one, 0..N-1")
+    group.add_argument(
+        "--initialize-timeout",
+        type=int,
+        metavar="SECONDS",
+        default=joining.INITIALIZE_SECONDS,
+        help="how long to wait for the others (default: %(default)s)",
+    )
+    group.add_argument(
+        "--heartbeat-timeout",
+        type=int,
+        metavar="SECONDS",
+        default=joining.HEARTBEAT_SECONDS,
+        help="how long a process may be silent before the others end too (default: %(default)s)",
+    )
+
+
+def join_processes(arguments: argparse.Namespace) -> None:
+    """Join the other processes of a command, if there are some.
+
+    Raises:
+        UserError: if they do not come together, or the command runs in one process only.
+    """
+    words = vars(arguments)
+    cluster = detect(words.get("coordinator"), words.get("num_processes"), words.get("process_id"))
+    if cluster is None:
+        return
+    name = f"geonoise {arguments.command}"
+    if "coordinator" not in words:
+        raise UserError(
+            f"{arguments.command}: runs in one process, and this is one of several ({cluster.kind}); start it once"
+        )
+    joining.join(
+        cluster,
+        name,
+        initialize_timeout=arguments.initialize_timeout,
+        heartbeat_timeout=arguments.heartbeat_timeout,
+        clean=files.discard_drafts,
+    )
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -2,12 +2,13 @@
 
 Everything takes a ``str`` or a ``Path``, goes through :func:`local` first, and says in one line what is wrong with
 which file. Arrays in checkpoints are Orbax's and data sets are TFDS's; all other files of the package are read and
-written here.
+written here. Of several processes only the lead writes and locks, see ``processes``: in the others that does nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from geonoise_jax import processes
 from geonoise_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,6 +109,9 @@ def replacing(path: str | Path, name: str = "out") -> Iterator[IO[bytes]]:
         UserError: if ``path`` is a folder, or cannot be written.
     """
     path = local(path, name)
+    if not processes.is_lead():
+        yield io.BytesIO()
+        return
     draft = path.with_name(f".draft-{os.getpid()}-{next(_NUMBERS)}.tmp")
     with _naming(path, "cannot be written", draft):
         if path.is_dir():
@@ -134,6 +139,8 @@ def discard_drafts() -> None:
 def remove(path: str | Path) -> None:
     """Remove a file; one that is gone already is as well."""
     path = local(path)
+    if not processes.is_lead():
+        return
     with _naming(path, "cannot be removed"):
         path.unlink(missing_ok=True)
 
@@ -175,6 +182,8 @@ def write_picture(path: str | Path, picture: Image.Image) -> None:
 def append_line(path: str | Path, line: str) -> None:
     """Add a line to a text file, which is on the disk when this returns."""
     path = local(path)
+    if not processes.is_lead():
+        return
     with _naming(path, "cannot be written"), path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
         file.flush()
@@ -238,9 +247,12 @@ def locked(folder: str | Path, name: str = "path") -> Iterator[None]:
     Raises:
         UserError: if another holds it, saying who.
     """
+    path = local(folder, name)
+    if not processes.is_lead():
+        yield
+        return
     from filelock import FileLock, Timeout
 
-    path = local(folder, name)
     with _naming(path, "cannot be locked"):
         path.mkdir(parents=True, exist_ok=True)
         key = path.resolve()

@@ -9,6 +9,8 @@ import sys
 import time
 from typing import TextIO
 
+from geonoise_jax import processes
+
 _TERMINAL_INTERVAL = 0.5
 _FILE_INTERVAL = 15.0
 
@@ -65,7 +67,7 @@ class LogHandler(logging.Handler):
 class Progress:
     """One line of progress, rewritten in place on a terminal and repeated now and then in a log file.
 
-    The rate leaves out the first update, which includes compilation.
+    The rate leaves out the first update, which includes compilation. Of several processes only the lead writes.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class Progress:
         if self._first is None:
             self._first = (now, done)
         interval = _TERMINAL_INTERVAL if self._terminal else _FILE_INTERVAL
-        if now - self._shown >= interval or done >= self._total:
+        if (now - self._shown >= interval or done >= self._total) and processes.is_lead():
             self._shown = now
             self._write(detail)
 

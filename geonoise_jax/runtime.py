@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from absl import logging as absl_logging
 
-from geonoise_jax import files, signals
+from geonoise_jax import files, processes, signals
 from geonoise_jax.errors import UserError
 from geonoise_jax.progress import LogHandler, Output
 
@@ -120,6 +120,8 @@ def flushed(stream: TextIO | None) -> OSError | None:
 def status_of(run: Callable[[], int], name: str, *, debug: bool = False) -> int:
     """Run a command and return its exit status, saying in one line on standard error what ended it early.
 
+    Where it is one of several processes, they all end with the status of the first that ends early.
+
     Args:
         run: the command; returns its status.
         name: of the command, with which the line begins.
@@ -133,11 +135,11 @@ def status_of(run: Callable[[], int], name: str, *, debug: bool = False) -> int:
         except Exception:
             # What a signal raises inside of another library may come out of it as an error of its own.
             if not came:
+                processes.crashed(name)
                 raise
     if came:
-        _say(name, f"stopped by {came[0].name}")
-        return signals.status(came[0])
-    return status
+        return _early(name, signals.status(came[0]), f"stopped by {came[0].name}")
+    return processes.leave(status)
 
 
 def _run(run: Callable[[], int], name: str, debug: bool) -> int:
@@ -150,17 +152,21 @@ def _run(run: Callable[[], int], name: str, debug: bool) -> int:
         # Whoever read the output has seen enough.
         return 0
     except Exception as error:
-        message = explained(error)
+        gone = processes.lost(error)
+        message = explained(error) if gone is None else gone
         if message is None:
             raise
         if debug:
             traceback.print_exc()
-        _say(name, message)
-        return 2
+        return _early(name, 2 if gone is None else processes.LOST, message)
 
 
-def _say(name: str, message: str) -> None:
-    Output().write(f"{name}: {' '.join(message.splitlines())}\n")
+def _early(name: str, status: int, message: str) -> int:
+    """Say what ended a command early, to the other processes too, and return its status."""
+    line = f"{name}: {' '.join(message.splitlines())}"
+    processes.tell(status, line)
+    Output().write(f"{line}\n")
+    return status
 
 
 def explained(error: Exception) -> str | None:

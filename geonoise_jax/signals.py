@@ -103,7 +103,7 @@ def stopping() -> Iterator[list[signal.Signals]]:
         _restore(previous)
 
 
-def end_at_once(name: str, clean: Callable[[], None] = lambda: None) -> None:
+def end_at_once(name: str, clean: Callable[[signal.Signals], None] = lambda _: None) -> None:
     """Let signals end the process from now on, with one line: before and after there is something to unwind."""
 
     def end(number: int, _: FrameType | None) -> NoReturn:
@@ -119,12 +119,12 @@ class Watchdog:
     a handler raises can be swallowed by the code that it comes in.
     """
 
-    def __init__(self, name: str, clean: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, name: str, clean: Callable[[signal.Signals], None] = lambda _: None) -> None:
         """Start watching.
 
         Args:
             name: of the program, for its last line.
-            clean: called before the process ends here, where nothing is unwound.
+            clean: called with the signal before the process ends here, where nothing is unwound.
         """
         self._name, self._clean = name, clean
         # Signals that came, and how many of them something was waited for.
@@ -188,9 +188,9 @@ def _restore(handlers: dict[signal.Signals, Any]) -> None:
         signal.signal(number, handler)
 
 
-def _exit(name: str, number: signal.Signals, clean: Callable[[], None]) -> NoReturn:
+def _exit(name: str, number: signal.Signals, clean: Callable[[signal.Signals], None]) -> NoReturn:
     with contextlib.suppress(Exception):
-        clean()
+        clean(number)
     with contextlib.suppress(OSError):
         os.write(2, f"{name}: stopped by {number.name}\n".encode())
     os._exit(status(number))

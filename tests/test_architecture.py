@@ -29,34 +29,38 @@ ROOMS: dict[str, set[str]] = {
     "data": {"progress"},
     "imports": {"files"},
     "config": {"imports"},
-    "progress": set(),
-    "files": set(),
     "signals": set(),
-    "runtime": {"files", "progress", "signals"},
+    "processes": {"signals"},
+    "progress": {"processes"},
+    "files": {"processes"},
+    "runtime": {"files", "processes", "progress", "signals"},
     "systems": {"config"},
     "exact": {"process"},
     # An exact field is whatever has the methods of exact.marginal.Marginal.
     "fields": {"process"},
-    "sampling": {"process", "exact", "fields"},
+    "sampling": {"process", "processes", "exact", "fields"},
     # What is drawn is plain arrays, and exact fields of the plane.
     "drawing": {"exact", "files"},
     # Of the configs, the workdir alone: it stores them.
     "training": {
-        *("config", "data", "drawing", "fields", "files", "imports", "process", "progress", "sampling", "signals"),
+        *("config", "data", "drawing", "fields", "files", "imports", "process", "processes", "progress", "sampling"),
+        "signals",
     },
-    "build": {"config", "data", "exact", "fields", "imports", "nets", "process", "sampling", "training"},
+    "build": {
+        *("config", "data", "exact", "fields", "imports", "nets", "process", "processes", "sampling", "training"),
+    },
     "evaluation": {
-        *("build", "config", "data", "drawing", "exact", "fields", "files", "imports", "nets", "process", "progress"),
-        *("sampling", "training"),
+        *("build", "config", "data", "drawing", "exact", "fields", "files", "imports", "nets", "process", "processes"),
+        *("progress", "sampling", "training"),
     },
     "studies": {
         *("build", "drawing", "evaluation", "exact", "fields", "process", "progress", "sampling", "training"),
     },
     "demo": {"build", "config", "drawing", "evaluation", "files", "process", "progress", "sampling", "training"},
-    "cli_options": {"config"},
+    "cli_options": {"config", "files", "processes"},
     "cli_data": {"config", "evaluation"},
     "cli_figure": {"cli_options", "studies"},
-    "cli_evaluate": {"cli_options", "evaluation", "files"},
+    "cli_evaluate": {"cli_options", "evaluation", "files", "processes"},
     "cli": {
         *(
             "build",
@@ -70,9 +74,9 @@ ROOMS: dict[str, set[str]] = {
             "files",
             "imports",
         ),
-        *("progress", "runtime", "signals", "systems", "training"),
+        *("processes", "progress", "runtime", "signals", "systems", "training"),
     },
-    "__main__": {"cli", "files", "runtime", "signals"},
+    "__main__": {"cli", "files", "processes", "runtime", "signals"},
 }
 # The only rooms that may import these libraries.
 LIBRARIES: dict[str, set[str]] = {

@@ -9,7 +9,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from geonoise_jax import checks
+from geonoise_jax import checks, processes
 from geonoise_jax import config as configs
 from geonoise_jax.build.dataset import arrays
 from geonoise_jax.build.networks import LOSS_NAMES, field_options, guidance, network, sampling_options
@@ -48,7 +48,8 @@ def train(
     config = configs.absolute(config)
     parts = _without_data(config)
     mesh_of(parts["budget"], parts["layout"], devices)
-    OfConfig(config).compare(folder)
+    processes.require_same("config", configs.dumps(config))
+    workdir.compare(OfConfig(config), folder)
     done = finished(folder, parts["budget"], parts["sampling"])
     return carry_on(_run(config, parts, data), folder, devices=devices) if done is None else done
 

@@ -125,7 +125,11 @@ class Pipeline:
         Raises:
           ValueError: `step` is not an integer or is negative.
         """
-        index = self.index(step)
+        return self.rows(step, slice(None))
+
+    def rows(self, step: int, rows: slice) -> dict[str, np.ndarray]:
+        """Make some rows of this process's slice of the batch of `step`, which are all that is copied; see `batch`."""
+        index = self.index(step)[rows]
         if self.placement == "device":
             return {"index": index}
         return {name: values[index] for name, values in self._stored().items()}

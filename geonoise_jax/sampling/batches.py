@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key, UInt32
 
-from geonoise_jax import checks
+from geonoise_jax import checks, processes
 
 
 def size_of(num: int, batch_size: int | None, mesh: Mesh | None) -> int:
@@ -49,12 +49,19 @@ def batches(
         *data: arrays [num, ...], or None.
         first: number of the first row.
     """
-    place = jnp.asarray if mesh is None else functools.partial(jax.device_put, device=by_rows(mesh))
+    place = jnp.asarray if mesh is None else functools.partial(_spread, where=by_rows(mesh))
     for start in range(0, num, size):
         rows = np.minimum(np.arange(start, start + size), num - 1)
         keys = _keys_of_rows(key, place((first + rows).astype(np.uint32)))
         arrays = [None if values is None else place(np.asarray(values)[rows]) for values in data]
         yield start, min(size, num - start), [keys, *arrays]
+
+
+def _spread(values: np.ndarray, where: NamedSharding) -> Array:
+    """Return a batch over the devices of a mesh; of several processes each sends the rows of its own devices."""
+    if processes.several():
+        return processes.placed(values.shape, where, lambda rows: values[rows])
+    return jax.device_put(values, device=where)
 
 
 @jax.jit

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 from jaxtyping import ArrayLike as ArrayLike
 
-from geonoise_jax import checks
+from geonoise_jax import checks, processes
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field
 from geonoise_jax.process.keys import root_key, threefry
@@ -123,7 +123,8 @@ def generate(
         first: number i of the first sample: those before it are left out.
         batch_size: samples computed at once; all by default. It is rounded up to a multiple of the devices, and a last
             partial batch is padded, so that there is one compile.
-        mesh: devices to shard each batch over, along its first axis.
+        mesh: devices to shard each batch over, along its first axis; those of several processes, if all of them call
+            this with the same arguments, of which each has all samples then.
         on_batch: called as ``on_batch(done, num)`` after each batch.
         options: options of the sampler.
 
@@ -161,9 +162,9 @@ def generate(
     for start, size, (keys, *data) in batches(threefry(key), num, batch_size, mesh, x, noise, labels, first=first):
         with exactness.of_batch(len(keys), size):
             *ends, ways = _sample_batch(field, keys, *data, times=chosen.times, **chosen.static)
-            parts.append(jax.tree.map(lambda rows, size=size: np.asarray(rows)[:size], ends))
+            parts.append(jax.tree.map(lambda rows, size=size: rows[:size], processes.to_host(ends)))
         if path is not None:
-            path[:, start : start + size] = np.asarray(ways)[:, :size]
+            path[:, start : start + size] = processes.to_host(ways)[:, :size]
         if on_batch is not None:
             on_batch(start + size, num)
     drawn, statistics = jax.tree.map(lambda *each: np.concatenate(each), *parts)

@@ -20,7 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
-from geonoise_jax import files
+from geonoise_jax import files, processes
 from geonoise_jax.checks import integer
 from geonoise_jax.errors import UserError
 from geonoise_jax.training.checkpoint_errors import (
@@ -31,6 +31,7 @@ from geonoise_jax.training.checkpoint_errors import (
     reason,
     unreadable,
 )
+from geonoise_jax.training.checkpoint_manager import reader, writer
 from geonoise_jax.training.fingerprint import fingerprint
 from geonoise_jax.training.state import TrainState, types
 from geonoise_jax.training.stored_types import abstract as abstract_array
@@ -57,7 +58,7 @@ class Checkpoints:
         self._workdir = files.local(workdir, "workdir").resolve()
         self._keep = integer("checkpoint.keep", keep, low=1)
         self._read_only = read_only
-        self._manager = self._open()
+        self._manager, self._reader = self._open()
 
     @property
     def steps(self) -> list[int]:
@@ -71,7 +72,7 @@ class Checkpoints:
             UnsavedError: if it was not saved, or one before it whose saving went on meanwhile.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():
+        if processes.agreed(step in self._manager.all_steps()):
             return
         train, ema = _split(state)
         arrays = types(state)
@@ -178,26 +179,23 @@ class Checkpoints:
         """Wait for saves in progress and close."""
         self._manager.wait_until_finished()
         self._manager.close()
+        if self._reader is not self._manager:
+            self._reader.close()
 
-    def _open(self) -> ocp.CheckpointManager:
+    def _open(self) -> tuple[ocp.CheckpointManager, ocp.CheckpointManager]:
+        """Return what saves and what reads, which are one in one process."""
         folder = self._workdir / "checkpoints"
         if self._read_only and not folder.is_dir():
             raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
-        with _without_news():
-            return ocp.CheckpointManager(folder, options=self._options())
-
-    def _options(self) -> ocp.CheckpointManagerOptions:
         if self._read_only:
-            # Orbax warns of every option of a writer that it finds here.
-            return ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-        # On CPU the arrays are not copied before an asynchronous save, while the next step overwrites (donates) them.
-        background = jax.default_backend() != "cpu"
-        return ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=background)
+            return (only := reader(folder)), only
+        manager = writer(folder, self._keep)
+        return manager, reader(folder) if processes.several() else manager
 
     def _latest_sound(
         self, abstract: dict[str, Any], wanted: dict[str, str], *, set_aside: bool
     ) -> tuple[int, dict[str, Any]] | None:
-        steps, damaged = self.steps, []
+        steps, damaged = processes.agreed(self.steps), []
         for step in reversed(steps):
             try:
                 found = step, self._read(step, abstract, wanted)
@@ -232,7 +230,10 @@ class Checkpoints:
             except (OtherTypesError, MemoryError):
                 raise
             except Exception as error:
-                self._check_readable(step, error)
+                if processes.lost(error):
+                    raise
+                with processes.agreeing(UnreadableCheckpointError):
+                    self._check_readable(step, error)
                 failures.append(error)
         raise DamagedCheckpointError(f"{self._named(step)} is damaged ({reason(failures[-1])})") from failures[-1]
 
@@ -253,13 +254,15 @@ class Checkpoints:
         return f"workdir = {str(self._workdir)!r}: checkpoint {step}"
 
     def _load(self, step: int, abstract: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
-        meta = self._read_meta(step)
-        self._check_types(step, meta, wanted)
-        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        for name in abstract:
-            if fingerprint(restored[name]) != meta[name]:
-                raise UserError(f"the checksum of {name!r} does not match its contents")
+        with processes.agreeing(OtherTypesError, MemoryError):
+            meta = self._read_meta(step)
+            self._check_types(step, meta, wanted)
+            items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+            restored = self._reader.restore(step, args=ocp.args.Composite(**items))
+        with processes.agreeing(UserError):
+            for name in abstract:
+                if fingerprint(restored[name]) != meta[name]:
+                    raise UserError(f"the checksum of {name!r} does not match its contents")
         return {name: restored[name] for name in abstract}
 
     def _check_types(self, step: int, meta: dict[str, Any], wanted: dict[str, str]) -> None:
@@ -301,7 +304,7 @@ class Checkpoints:
         return meta["types"]
 
     def _read_meta(self, step: int) -> dict[str, Any]:
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        return self._reader.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
 
     @contextlib.contextmanager
     def _saving(self, step: int | None) -> Iterator[None]:
@@ -320,28 +323,16 @@ class Checkpoints:
 
     def _set_aside(self, steps: list[int]) -> None:
         """Move damaged checkpoints away, so that their steps can be saved again; the manager rereads the folder."""
+        self.close()
+        processes.by_lead(lambda: self._move_aside(steps))
+        self._manager, self._reader = self._open()
+
+    def _move_aside(self, steps: list[int]) -> None:
         folder = self._workdir / "damaged_checkpoints"
         folder.mkdir(exist_ok=True)
-        self._manager.close()
         for step in steps:
             free = (folder / (f"{step}.{attempt}" if attempt else f"{step}") for attempt in itertools.count())
             shutil.move(self._workdir / "checkpoints" / str(step), next(path for path in free if not path.exists()))
-        self._manager = self._open()
-
-
-@contextlib.contextmanager
-def _without_news() -> Iterator[None]:
-    """Keep to itself what Orbax warns of while a folder is opened: that it is read-only, as was asked for."""
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return "read only" not in record.getMessage()
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(wanted)
-    try:
-        yield
-    finally:
-        logger.removeFilter(wanted)
 
 
 def _split(state: TrainState) -> tuple[dict[str, Any], Any]:

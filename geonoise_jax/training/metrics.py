@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax import files
+from geonoise_jax import files, processes
 from geonoise_jax.errors import UserError
 from geonoise_jax.training.writers import Writers
 
@@ -35,6 +35,9 @@ class MetricsLog:
         Raises:
             UserError: if the file is damaged otherwise.
         """
+        processes.by_lead(lambda: self._rewind(step))
+
+    def _rewind(self, step: int) -> None:
         if self.path.exists():
             self._drop_after(step)
         self._writers = Writers(self._workdir, step)

@@ -29,7 +29,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from geonoise_jax import checks, files
+from geonoise_jax import checks, files, processes
 from geonoise_jax.checks import refused
 from geonoise_jax.errors import UserError
 from geonoise_jax.training.ema import Power
@@ -93,7 +93,7 @@ class Snapshots:
         """Store the averages of these widths at a step, in place of what may be there."""
         arrays: dict[str, Any] = {"step": step, "sigma_rel": np.asarray(sigma_rel, np.float64)}
         for number, average in enumerate(averages):
-            leaves, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(average))
+            leaves, _ = jax.tree_util.tree_flatten_with_path(processes.to_host(average))
             # A .npz has no types of machine learning; float32 holds bfloat16.
             arrays |= {f"{number}/{path_name(path)}": _native(leaf) for path, leaf in leaves}
         files.write_arrays(self._path(step), arrays)

@@ -253,7 +253,9 @@ class Run:
         if size > len(data):
             of = f"{data.name}/{data.split}"
             raise UserError(f"training.batch_size = {size}: must be at most {len(data)}, the number of items of {of}")
-        return Pipeline(self.data, self.budget.batch_size, self.seed, placement=self.placement, flip=self.flip)
+        # Which rows of a batch a process makes is said by the devices that they are for.
+        whole = {"process_index": 0, "process_count": 1}
+        return Pipeline(self.data, self.budget.batch_size, self.seed, placement=self.placement, flip=self.flip, **whole)
 
 
 def recorded(run: Run, record: Record) -> Run:

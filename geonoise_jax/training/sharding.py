@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -59,6 +60,7 @@ def make_mesh(layout: Layout, devices: Sequence[jax.Device] | None = None) -> Me
     Raises:
         ValueError: if the sizes do not use all devices.
     """
+    ordered = devices is None
     devices = jax.devices() if devices is None else devices
     sizes = [layout.data, layout.model]
     if -1 in sizes:
@@ -67,7 +69,16 @@ def make_mesh(layout: Layout, devices: Sequence[jax.Device] | None = None) -> Me
         raise UserError(
             f"mesh = {dict(zip(AXES, sizes, strict=True))}: must use exactly the {len(devices)} devices there are"
         )
-    return Mesh(np.asarray(devices).reshape(sizes), AXES)
+    return Mesh(_by_topology(sizes, devices) if ordered else np.asarray(devices).reshape(sizes), AXES)
+
+
+def _by_topology(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """Return devices in an order in which neighbours in the mesh are neighbours in the machine; slices split data."""
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if len(slices) > 1 and sizes[0] % len(slices) == 0:
+        within = [sizes[0] // len(slices), *sizes[1:]]
+        return mesh_utils.create_hybrid_device_mesh(within, [len(slices), *[1] * len(sizes[1:])], devices)
+    return mesh_utils.create_device_mesh(sizes, devices)
 
 
 def sampling_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

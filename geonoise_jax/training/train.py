@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 from clu import parameter_overview
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PyTree
 
-from geonoise_jax import files
+from geonoise_jax import files, processes
+from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.drawing import pictures
 from geonoise_jax.errors import UserError
 from geonoise_jax.process.keys import root_key
@@ -94,7 +95,7 @@ def train(run: Run, folder: str | Path, *, devices: list[jax.Device] | None = No
     if not isinstance(run, Run):
         raise UserError(f"run is a {type(run).__name__}: must be a Run; build.train takes a config")
     folder = workdir.usable(folder)
-    record_of(run).compare(folder)
+    workdir.compare(record_of(run), folder)
     done = finished(folder, run.budget, run.sampling)
     if done is not None:
         return done
@@ -134,6 +135,11 @@ def finished(folder: Path, budget: Budget, sampling: Sampling) -> Result | None:
     Raises:
         ValueError: if a file is damaged that cannot be made again.
     """
+    known = processes.by_lead(lambda: _finished(folder, budget, sampling))
+    return None if known is None else Result(*known)
+
+
+def _finished(folder: Path, budget: Budget, sampling: Sampling) -> tuple[int, None, float, int] | None:
     log = folder / "metrics.jsonl"
     if not (folder / "checkpoints").is_dir() or not metrics.is_whole(log):
         return None
@@ -145,7 +151,7 @@ def finished(folder: Path, budget: Budget, sampling: Sampling) -> Result | None:
             return None
     finally:
         checkpoints.close()
-    return Result(step, None, metrics.seconds_at(log, step), first=step)
+    return step, None, metrics.seconds_at(log, step), step
 
 
 def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> Setup:
@@ -189,7 +195,7 @@ def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> 
         init=jax.jit(init, out_shardings=shardings),
         abstract=abstract,
         resident=_put(stream.resident, whole),
-        batch=lambda number: _put(stream.batch(number), rows),
+        batch=lambda number: _batch(stream, number, rows),
     )
 
 
@@ -239,8 +245,9 @@ class _Loop:
         step, previous = first, None
         self._make_up(first, state)
         self._began = time.perf_counter() - self._log.seconds
-        with StopRequest(lambda: f"finishing step {step}, then saving") as stop, contextlib.closing(self._progress):
-            while step < last and stop.received is None:
+        request = StopRequest(lambda: f"finishing step {step}, then saving")
+        with request, processes.SharedStop(request) as stop, contextlib.closing(self._progress):
+            while step < last and not stop.reached(step):
                 step += 1
                 state, report = self._setup.step(state, self._setup.batch(step - 1), self._setup.resident)
                 # The report of the step before is fetched while this one runs.
@@ -253,7 +260,8 @@ class _Loop:
             self._examine(previous)
             self._checkpoints.save(state)
             self._checkpoints.wait()
-        return Result(step, stop.received.name if stop.received else None, time.perf_counter() - self._began, first)
+            received = stop.signal()
+        return Result(step, received.name if received else None, time.perf_counter() - self._began, first)
 
     def _pauses(self, step: int) -> bool:
         further = self._setup.run.posthoc
@@ -265,7 +273,7 @@ class _Loop:
 
         Samples due earlier were there before that checkpoint was saved.
         """
-        if _missing(self._setup.folder, self._sampling, step):
+        if processes.agreed(_missing(self._setup.folder, self._sampling, step)):
             draw_samples(self._setup, step, state.ema_params)
 
     def _examine(self, report: tuple[int, StepReport] | None) -> None:
@@ -303,7 +311,7 @@ class _Loop:
 
 
 def draw_samples(setup: Setup, step: int, params: PyTree[Array]) -> None:
-    """Write ``samples/STEP.png`` from the averaged parameters, always from the same noise."""
+    """Write ``samples/STEP.png`` from the averaged parameters, always from the same noise, all processes together."""
     run = setup.run
     samples = generate(
         run.sampling.field(run.field(params)),
@@ -313,6 +321,8 @@ def draw_samples(setup: Setup, step: int, params: PyTree[Array]) -> None:
         labels=class_turns(run.sampling.num, run.num_classes),
         mesh=setup.mesh,
     )
+    if not processes.is_lead():
+        return
     reference = run.data.to_model(run.data.events[:_REFERENCE])
     title = pictures.caption(setup.folder.resolve().name, step, samples.sampler, samples.statistics.get("evaluations"))
     picture = pictures.sample_picture(samples.x, reference, title=title)
@@ -343,6 +353,19 @@ def _placed(layout: sharding.Layout, mesh: Mesh, abstract: TrainState) -> tuple[
 
 def _put(local: dict[str, np.ndarray], where: Any) -> dict[str, Array]:
     return {name: jax.make_array_from_process_local_data(where, values) for name, values in local.items()}
+
+
+def _batch(stream: Pipeline, step: int, where: NamedSharding) -> dict[str, Array]:
+    """Return the batch of a step over the devices; of several processes each makes the rows of its own devices."""
+    if not processes.several():
+        return _put(stream.batch(step), where)
+    shapes = {name: values.shape[1:] for name, values in stream.rows(step, slice(0, 0)).items()}
+
+    def spread(name: str, shape: tuple[int, ...]) -> Array:
+        whole = (stream.batch_size, *shape)
+        return processes.placed(whole, where, lambda rows: stream.rows(step, rows)[name])
+
+    return {name: spread(name, shape) for name, shape in shapes.items()}
 
 
 def _check_sampling(run: Run, params: PyTree) -> None:

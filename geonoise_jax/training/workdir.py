@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from geonoise_jax import config as configs
-from geonoise_jax import files, imports
+from geonoise_jax import files, imports, processes
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.errors import UserError
 from geonoise_jax.training.run import Record
@@ -61,24 +61,39 @@ def usable(workdir: str | Path) -> Path:
         UserError: if it is no folder, cannot be written to, is in use by another run, or holds checkpoints or metrics
             of a run that is not described there.
     """
+    processes.by_lead(lambda: _check_usable(workdir))
+    return files.local(workdir, "workdir")
+
+
+def _check_usable(workdir: str | Path) -> None:
     folder = files.usable_folder(workdir, "workdir")
     for name in ("checkpoints", "samples", "damaged_checkpoints"):
         if (folder / name).exists():
             files.usable_folder(folder / name, "workdir")
     files.check_unlocked(folder, "workdir")
     _check_ownerless(folder)
-    return folder
 
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """Be the only run in a workdir, which is made if need be.
+    """Be the only run in a workdir, which is made if need be; of several processes the lead holds it for all.
 
     Raises:
         UserError: if another run is in it, saying which.
     """
-    with files.locked(workdir, "workdir"):
+    with contextlib.ExitStack() as stack:
+        with processes.agreeing(UserError):
+            stack.enter_context(files.locked(workdir, "workdir"))
         yield
+
+
+def compare(record: Record, folder: Path) -> None:
+    """Refuse a workdir that belongs to another run; of several processes the lead compares.
+
+    Raises:
+        UserError: saying what differs.
+    """
+    processes.by_lead(lambda: record.compare(folder))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +134,18 @@ def claim(workdir: Path, record: Record, facts: Facts) -> None:
 
     Raises:
         ValueError: if the workdir belongs to another run or other data, in which case the error names everything that
-            differs, or holds a run that nothing describes.
+            differs, or holds a run that nothing describes; or if it is no folder that all processes share.
     """
+    processes.by_lead(lambda: _claim(workdir, record, facts))
+    with processes.agreeing(UserError):
+        if not (workdir / "data.json").exists():
+            raise UserError(f"workdir = {str(workdir)!r}: must be on a file system that all processes share")
+
+
+def _claim(workdir: Path, record: Record, facts: Facts) -> None:
     _check_ownerless(workdir)
     record.compare(workdir)
-    check_data(workdir, facts)
+    _check_data(workdir, facts)
     files.write_json(workdir / "data.json", dataclasses.asdict(facts))
     record.write(workdir)
 
@@ -205,11 +227,16 @@ def _check_rate(workdir: Path, config: ConfigDict, changed: dict[str, tuple[Any,
 
 
 def check_data(workdir: Path, facts: Facts) -> None:
-    """Refuse a workdir that was trained on other data.
+    """Refuse a workdir that was trained on other data, and processes that have other data than each other.
 
     Raises:
         ValueError: naming all facts that differ.
     """
+    processes.require_same("data", [facts.num_items, facts.checksum])
+    processes.by_lead(lambda: _check_data(workdir, facts))
+
+
+def _check_data(workdir: Path, facts: Facts) -> None:
     if not (workdir / "data.json").exists():
         return
     old, new = dataclasses.asdict(read_facts(workdir)), dataclasses.asdict(facts)

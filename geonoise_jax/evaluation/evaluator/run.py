@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from geonoise_jax import files
+from geonoise_jax import files, processes
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.evaluator import cases, outputs, records
 from geonoise_jax.evaluation.evaluator.bench import Bench, Job, bench
@@ -25,6 +27,7 @@ from geonoise_jax.evaluation.metrics import table as metrics
 from geonoise_jax.evaluation.metrics.base import Featured, Inputs
 from geonoise_jax.evaluation.point_sets import finite
 from geonoise_jax.evaluation.restore import restore
+from geonoise_jax.training import sharding
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,7 +59,8 @@ def evaluate(
 
     Samples and features are kept below ``WORKDIR/evaluation``, and every number is appended to ``results.jsonl`` there
     once: what was interrupted goes on, what is repeated gives the same records, and a further metric or more samples
-    cost what is missing.
+    cost what is missing. Of several processes all draw the samples, and the lead measures them, on its own devices; the
+    others return nothing but its files.
 
     Args:
         workdirs: one workdir or more.
@@ -74,6 +78,8 @@ def evaluate(
     folders = [files.local(each, "workdir") for each in given]
     if not folders or len({each.resolve() for each in folders}) < len(folders):
         raise UserError(f"workdir = {[str(each) for each in folders]}: must be one or more, none of them twice")
+    if processes.several():
+        return _together(folders, options, out, restoring)
     plans = [_plan(folder, options, restoring) for folder in folders]
     benches = [bench(plan[0].trained, folder, options, restoring) for folder, plan in zip(folders, plans, strict=True)]
     with contextlib.ExitStack() as stack:
@@ -94,6 +100,26 @@ def evaluate(
         for folder in folders:
             outputs.to_tensorboard(folder, Log(folder / FOLDER).all)
     return Evaluation(found, list(missing), text, written)
+
+
+def _together(folders: list[Path], options: Options, out: str | Path | None, restoring: Restoring) -> Evaluation:
+    """Evaluate in several processes: samples by all, and all else by the lead, which finds the samples kept."""
+    with contextlib.ExitStack() as stack:
+        with processes.agreeing(UserError):
+            for folder in folders:
+                stack.enter_context(files.locked(folder / FOLDER, "workdir"))
+        for folder in folders:
+            for case in _cases(_plan(folder, options, restoring), options):
+                drawn(case, options.num)
+    found: list[Evaluation] = []
+    mesh = sharding.sampling_mesh(jax.local_devices())
+
+    def measure() -> list[str]:
+        found.append(evaluate(folders, options, out=out, restoring=functools.partial(restoring, mesh=mesh)))
+        return [str(path) for path in found[0].files]
+
+    written = processes.by_lead(measure)
+    return found[0] if found else Evaluation([], [], "", [Path(path) for path in written])
 
 
 def _plan(folder: Path, options: Options, restoring: Restoring) -> list[Model]:
