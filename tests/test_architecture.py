@@ -40,13 +40,19 @@ ROOMS: dict[str, set[str]] = {
     "sampling": {"process", "exact", "fields"},
     # What is drawn is plain arrays, and exact fields of the plane.
     "drawing": {"exact", "files"},
+    "hardware": set(),
     # Of the configs, the workdir alone: it stores them.
     "training": {
-        *("config", "data", "drawing", "fields", "files", "imports", "process", "progress", "sampling", "signals"),
+        *("config", "data", "drawing", "fields", "files", "hardware", "imports", "process", "progress", "sampling"),
+        "signals",
     },
     "build": {"config", "data", "exact", "fields", "imports", "nets", "process", "sampling", "training"},
     "evaluation": {
         *("build", "config", "data", "drawing", "exact", "fields", "files", "imports", "nets", "process", "progress"),
+        *("sampling", "training"),
+    },
+    "planning": {
+        *("build", "config", "data", "drawing", "files", "hardware", "imports", "process", "progress", "runtime"),
         *("sampling", "training"),
     },
     "studies": {
@@ -57,6 +63,7 @@ ROOMS: dict[str, set[str]] = {
     "cli_data": {"config", "evaluation"},
     "cli_figure": {"cli_options", "studies"},
     "cli_evaluate": {"cli_options", "evaluation", "files"},
+    "cli_plan": {"config", "files", "planning"},
     "cli": {
         *(
             "build",
@@ -64,6 +71,7 @@ ROOMS: dict[str, set[str]] = {
             "cli_evaluate",
             "cli_figure",
             "cli_options",
+            "cli_plan",
             "config",
             "demo",
             "evaluation",
@@ -89,7 +97,7 @@ LIBRARIES: dict[str, set[str]] = {
     "PIL": {"data", "demo", "drawing", "evaluation", "files", "studies"},
     "filelock": {"data", "files"},
 }
-CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "studies", "demo", "cli"}
+CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "planning", "studies", "demo", "cli"}
 
 
 def room(path: Path) -> str:
