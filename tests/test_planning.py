@@ -1,4 +1,4 @@
-"""Plans without a compiler: names of topologies, collectives in a text, bounds and advice from given facts, refusals."""
+"""Plans without a compiler: names of topologies, collectives in a text, bounds and advice from facts, refusals."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_environment_of_the_compiler_leaves_that_of_the_user_alone() -> None
 
 
 def test_a_compiler_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     for text, extra in (("v5e:2x2", "tpu"), ("h100:8", "cuda")):
         with pytest.raises(ValueError, match=rf"is not installed; install the extra `{extra}`.*--quick"):
             topology.require(topology.parse(text))
@@ -168,6 +168,7 @@ def test_a_plan_that_fits_says_so_and_what_it_would_gain() -> None:
 
 def test_a_plan_that_does_not_fit_says_what_to_change() -> None:
     found = made()
+    assert found.programs[0].compiled is not None
     compiled = dataclasses.replace(found.programs[0].compiled, memory=None, refused="Used 30G of 15.75G hbm")
     memory = Memory(3 * GIB, 2 * GIB, 2 * GIB, 25 * GIB)
     found = made(compiled=compiled, memory=memory)
@@ -193,7 +194,11 @@ def test_facts_come_back_from_json() -> None:
 
 @pytest.mark.parametrize(
     ("name", "num", "shape", "classes"),
-    [("cifar10", 50_000, (32, 32, 3), 10), ("imagenet64", 1_281_167, (64, 64, 3), 1000), ("digits", 1437, (8, 8, 1), 10)],
+    [
+        ("cifar10", 50_000, (32, 32, 3), 10),
+        ("imagenet64", 1_281_167, (64, 64, 3), 1000),
+        ("digits", 1437, (8, 8, 1), 10),
+    ],
 )
 def test_data_stand_in_by_shape_alone(
     name: str, num: int, shape: tuple[int, ...], classes: int, tmp_path: Path

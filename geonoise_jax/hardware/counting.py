@@ -55,11 +55,11 @@ def count(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Count:
     """Count the products of a program.
 
     Args:
-        jaxpr: of ``jax.make_jaxpr`` or ``jitted.trace(...).jaxpr``; the length of a ``scan`` multiplies its body, of the
-            branches of a ``cond`` the largest counts.
+        jaxpr: of ``jax.make_jaxpr`` or ``jitted.trace(...).jaxpr``; the length of a ``scan`` multiplies its body, and
+            of the branches of a ``cond`` the largest counts.
     """
     inner = getattr(jaxpr, "jaxpr", jaxpr)
-    flops: collections.Counter[Format] = collections.Counter()
+    flops: dict[Format, float] = collections.defaultdict(float)
     unbounded = 0
     for equation in inner.eqns:
         name = equation.primitive.name

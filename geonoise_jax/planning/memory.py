@@ -3,8 +3,8 @@
     state:      parameters, average, optimizer, further averages, each as it is sharded: exact;
     data:       what stays on every device, and a device's rows of the batch: exact;
     gradients:  one number for each parameter, whole on every device before it is split;
-    activations: what the backward pass needs of the forward pass of one micro-batch: the residuals of ``jax.vjp`` of
-                the loss at a device's rows, each once.
+    activations: what the backward pass needs of the forward pass of one micro-batch: by how much the residuals of
+                ``jax.vjp`` of the loss grow from a device's rows to twice as many.
 
 A compiler does not keep all residuals (cheap ones are computed again) and needs room for what it works on besides, so
 that activations are an estimate; the documentation has its ratio to what compilers said.
@@ -52,9 +52,15 @@ def of_sampler(field: Any, size: int, devices: int) -> Memory:
 
 
 def activations(setup: Setup) -> int:
-    """Return the bytes of the residuals of the loss of one device's micro-batch."""
-    run, budget = setup.run, setup.run.budget
+    """Return the bytes of the residuals of the loss of one device's micro-batch, those that grow with it."""
+    budget = setup.run.budget
     rows = budget.batch_size // (budget.accumulate * setup.mesh.shape["data"])
+    # What does not grow are the parameters, which are the state's, and constants.
+    return _residuals(setup, 2 * rows) - _residuals(setup, rows)
+
+
+def _residuals(setup: Setup, rows: int) -> int:
+    run = setup.run
     objective, params = run.goal(), _placeless(setup.abstract.params)
     x = jax.ShapeDtypeStruct((rows, *run.data.event_shape), "float32")
     labels = jax.ShapeDtypeStruct((rows,), "int32") if run.num_classes else None
@@ -66,9 +72,7 @@ def activations(setup: Setup) -> int:
 
         return jax.vjp(loss, params)[1]
 
-    kept = jax.eval_shape(residuals, params, draws)
-    # The parameters are among them.
-    return max(whole(kept) - whole(params), 0)
+    return whole(jax.eval_shape(residuals, params, draws))
 
 
 def on_device(tree: PyTree) -> int:

@@ -117,26 +117,12 @@ def sampler(setup: train.Setup, finish: Any, say: Say) -> Program:
     began = time.perf_counter()
     run = setup.run
     field = run.sampling.field(run.field(setup.abstract.ema_params))
-    found, size = traced(
+    found, size, evaluations = traced(
         field, run.sampling.num, **run.sampling.options, labels=bool(run.num_classes), mesh=setup.mesh
     )
     network = getattr(field, "field", field)
     estimate = memory.of_sampler(network, size, setup.mesh.size)
-    return _finished("sampler", found, size, estimate, 0, _evaluations(run), began, finish)
-
-
-def _evaluations(run: Any) -> int | None:
-    from geonoise_jax.sampling.planning import NUM_STEPS
-    from geonoise_jax.sampling.samplers import SAMPLERS
-
-    options = dict(run.sampling.options)
-    chosen = options.pop("sampler", "heun")
-    chosen = SAMPLERS.get(chosen, chosen)
-    steps = options.pop("num_steps", NUM_STEPS)
-    last = bool(options.pop("denoise", False))
-    own = {name: value for name, value in options.items() if name in chosen.options}
-    found = chosen.evaluations(steps, **own)
-    return None if found is None else found + last
+    return _finished("sampler", found, size, estimate, 0, evaluations, began, finish)
 
 
 def _finished(
@@ -191,7 +177,8 @@ def _memory_line(error: Exception) -> str:
     text = str(error)
     if "RESOURCE_EXHAUSTED" not in text:
         raise UserError(f"the compiler gave up: {text.splitlines()[0]}") from error
-    lines = [line.strip() for line in text.splitlines() if "Used" in line or "xceeded" in line or "out of memory" in line]
+    telling = ("Used", "xceeded", "out of memory")
+    lines = [line.strip() for line in text.splitlines() if any(words in line for words in telling)]
     return (lines or text.splitlines())[0]
 
 
@@ -208,9 +195,7 @@ def _read(found: jax.stages.Compiled | None, refused: str, spent: tuple[float, f
             temporaries=stats.temp_size_in_bytes,
             code=stats.generated_code_size_in_bytes,
         )
-    return Compiled(
-        sizes, costs.get("flops"), costs.get("bytes accessed"), collectives(found.as_text() or ""), *spent
-    )
+    return Compiled(sizes, costs.get("flops"), costs.get("bytes accessed"), collectives(found.as_text() or ""), *spent)
 
 
 def _versions(topology: str) -> str:

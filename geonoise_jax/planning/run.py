@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -74,14 +75,18 @@ def _answered(request: Request, environment: dict[str, str]) -> dict[str, Any]:
         errors: list[str] = []
         threading.Thread(target=_read, args=(worker.stdout, lines), daemon=True).start()
         threading.Thread(target=lambda stream: errors.extend(stream), args=(worker.stderr,), daemon=True).start()
-        worker.stdin.write(json.dumps(dataclasses.asdict(request)) + "\n")
-        worker.stdin.close()
+        # A process that is gone already is found out below.
+        with contextlib.suppress(BrokenPipeError):
+            worker.stdin.write(json.dumps(dataclasses.asdict(request)) + "\n")
+            worker.stdin.close()
         found = _followed(lines)
         if found is not None:
             return found
         status = worker.wait()
         last = "".join(errors)[-_TAIL:].strip().splitlines()
-        raise RuntimeError(f"the process that compiles ended with status {status}: {last[-1] if last else 'no message'}")
+        raise RuntimeError(
+            f"the process that compiles ended with status {status}: {last[-1] if last else 'no message'}"
+        )
     finally:
         worker.kill()
         worker.wait()

@@ -88,7 +88,9 @@ def require(topology: Topology) -> None:
     given, platform = f"topology = {str(topology)!r}", topology.chip.platform
     rest = "in a clone with `pip install '.[{}]'`, which needs no such device; or plan with --quick"
     if platform == "tpu" and importlib.util.find_spec("libtpu") is None:
-        raise UserError(f"{given}: the compiler, libtpu, is not installed; install the extra `tpu`, {rest.format('tpu')}")
+        raise UserError(
+            f"{given}: the compiler, libtpu, is not installed; install the extra `tpu`, {rest.format('tpu')}"
+        )
     if platform == "cuda" and topology.name not in _DESCRIBED:
         known = " and ".join(_DESCRIBED)
         raise UserError(f"{given}: only {known} can be described to the compiler here; plan with --quick")

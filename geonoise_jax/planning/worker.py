@@ -1,7 +1,7 @@
 """The process in which a plan is made: jax reads its environment once, and the user's is not to be changed.
 
-It reads a request, one line of JSON, from standard input, and writes lines of JSON to standard output: ``{"stage": ...}``
-as it goes on, and at last ``{"facts": ...}`` or ``{"error": ...}``.
+It reads a request, one line of JSON, from standard input, and writes lines of JSON to standard output:
+``{"stage": ...}`` as it goes on, and at last ``{"facts": ...}`` or ``{"error": ...}``.
 """
 
 from __future__ import annotations

@@ -235,14 +235,18 @@ def traced(
     batch_size: int | None = None,
     mesh: Mesh | None = None,
     **options: Any,
-) -> tuple[jax.stages.Traced, int]:
-    """Return the program of one batch of :func:`generate`, traced from shapes alone, and the samples of a batch.
+) -> tuple[jax.stages.Traced, int, int | None]:
+    """Return the program of one batch of :func:`generate`, traced from shapes alone.
 
     Args:
         field: any Field; its arrays may be ``jax.ShapeDtypeStruct``, with shardings on the devices of the mesh.
         labels: whether samples have class labels.
         num, sampler, num_steps, grid, denoise, start_time, end_time, batch_size, mesh, options: as for
             :func:`generate`; the devices of the mesh need not be there.
+
+    Returns:
+        The program, the samples of its batch, and the evaluations of the field for each of them: None where each
+        decides for itself.
 
     Raises:
         ValueError: as :func:`generate`.
@@ -253,7 +257,9 @@ def traced(
     chosen, size = planned(field, request), size_of(num, batch_size, mesh)
     times = jax.ShapeDtypeStruct(chosen.times.shape, chosen.times.dtype)
     data = _described(field, size, mesh, x=False, labels=labels)
-    return _sample_batch.trace(field, *data, times=times, **chosen.static), size
+    evaluations = chosen.sampler.evaluations(len(times) - 1, **dict(chosen.options))
+    last = None if evaluations is None else evaluations + denoise
+    return _sample_batch.trace(field, *data, times=times, **chosen.static), size, last
 
 
 def _described(field: Field, size: int, mesh: Mesh | None, *, x: bool, labels: bool) -> tuple[Any, ...]:

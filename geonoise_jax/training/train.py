@@ -65,7 +65,7 @@ class Setup:
     run: Run
     folder: Path
     mesh: Mesh
-    step: Callable[..., tuple[TrainState, StepReport]]
+    step: jax.stages.Wrapped
     init: Callable[[], TrainState]
     abstract: TrainState
     resident: dict[str, Array]
