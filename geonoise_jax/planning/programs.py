@@ -120,8 +120,7 @@ def sampler(setup: train.Setup, finish: Any, say: Say) -> Program:
     found, size, evaluations = traced(
         field, run.sampling.num, **run.sampling.options, labels=bool(run.num_classes), mesh=setup.mesh
     )
-    network = getattr(field, "field", field)
-    estimate = memory.of_sampler(network, size, setup.mesh.size)
+    estimate = memory.of_sampler(field, size, setup.mesh.size)
     return _finished("sampler", found, size, estimate, 0, evaluations, began, finish)
 
 
