@@ -164,6 +164,8 @@ def test_a_plan_that_fits_says_so_and_what_it_would_gain() -> None:
     ):
         assert words in text, words
     assert "training.accumulate" not in text
+    # What memory bounds, faster products do not help.
+    assert report.advised(made(flops=(("float32", "highest", 8e9),))) == []
 
 
 def test_a_plan_that_does_not_fit_says_what_to_change() -> None:

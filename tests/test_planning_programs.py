@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 from geonoise_jax import build, config
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.hardware import chips
-from geonoise_jax.planning import figures, memory, programs, report, run, stand_in
+from geonoise_jax.planning import figures, memory, programs, report, run, stand_in, topology
 from geonoise_jax.planning.facts import Facts
 from geonoise_jax.training import sharding, train, utilization
 from tests.command_line import run as command
@@ -201,6 +204,23 @@ def test_the_digits_step_compiles_for_gpus() -> None:
     assert compiled is not None
     assert compiled.memory is not None
     assert {(each.kind, each.dtype) for each in compiled.collectives} == {("all-reduce", "f32")}
+
+
+@requires("libtpu", "tpu")
+@pytest.mark.parametrize("name", ["v4:2x2x2", "v5e:1x1", "v5e:4x4", "v5p:2x2x1", "v6e:2x4"])
+def test_slices_have_a_device_for_each_chip(name: str) -> None:
+    """As jax calls them, by which the table knows them."""
+    program = (
+        "from geonoise_jax.planning import topology as t; d = t.devices(t.parse(sys.argv[1]));"
+        "print(len(d), d[0].device_kind)"
+    )
+    place = topology.parse(name)
+    environment = topology.environment(place, os.environ)
+    command = [sys.executable, "-c", f"import sys; {program}", name]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    count, _, kind = done.stdout.strip().partition(" ")
+    assert int(count) == place.count
+    assert chips.of_kind(kind) is place.chip
 
 
 @requires("libtpu", "tpu")

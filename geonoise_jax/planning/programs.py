@@ -166,7 +166,7 @@ def compiled(name: str, lowered: jax.stages.Lowered, versions: str, say: Say) ->
     except jax.errors.JaxRuntimeError as error:
         refused = _memory_line(error)
     spent = time.perf_counter() - clock, time.process_time() - processor
-    made = _read(found, refused, spent)
+    made = said_of(found, spent, refused)
     files.write_json(path, facts.to_json(made))
     return made
 
@@ -181,7 +181,14 @@ def _memory_line(error: Exception) -> str:
     return (lines or text.splitlines())[0]
 
 
-def _read(found: jax.stages.Compiled | None, refused: str, spent: tuple[float, float]) -> Compiled:
+def said_of(found: jax.stages.Compiled | None, spent: tuple[float, float], refused: str = "") -> Compiled:
+    """Return what a compiled program says of itself.
+
+    Args:
+        found: the program, or None if the compiler gave up.
+        spent: time and processor time of the compilation, seconds.
+        refused: what the compiler said if it gave up.
+    """
     if found is None:
         return Compiled(None, None, None, (), *spent, refused)
     stats, costs = found.memory_analysis(), found.cost_analysis() or {}

@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 from geonoise_jax.drawing.text import percent
-from geonoise_jax.hardware.chips import Chip
 from geonoise_jax.planning import facts as known
 from geonoise_jax.planning import figures
 from geonoise_jax.planning.facts import Facts, Program
@@ -67,7 +66,7 @@ def advised(facts: Facts) -> list[str]:
     """Return what would make a plan fit, or faster."""
     place = parse(facts.topology)
     found = [] if _fits(facts, place) else _to_fit(facts, place)
-    return found + _to_speed_up(facts, place.chip)
+    return found + _to_speed_up(facts, place)
 
 
 def _row(label: str, value: str, source: str) -> str:
@@ -198,10 +197,11 @@ def _to_fit(facts: Facts, place: Topology) -> list[str]:
     return found or ["more devices, or a smaller network: the state alone does not fit"]
 
 
-def _to_speed_up(facts: Facts, chip: Chip) -> list[str]:
-    """Name the cheaper format of products where most are in a dear one."""
-    step = facts.find("step")[0]
-    if chip.bfloat16 is None:
+def _to_speed_up(facts: Facts, place: Topology) -> list[str]:
+    """Name the cheaper format of products where they are what bounds a step, and most are in a dear one."""
+    chip, step = place.chip, facts.find("step")[0]
+    found = figures.bounds(step, chip, place.count)
+    if chip.bfloat16 is None or found.arithmetic is None or found.arithmetic != found.step:
         return []
     slow = sum(flops for dtype, precision, flops in step.flops if (dtype, precision) == ("float32", "highest"))
     one, default = chip.peak("float32", "highest"), chip.peak("float32", "default")

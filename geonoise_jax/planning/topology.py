@@ -148,13 +148,19 @@ def devices(topology: Topology) -> list[jax.Device]:
 
     platform = topology.chip.platform
     if platform == "cpu":
-        found = jax.devices("cpu")
-        if len(found) < topology.count:
-            raise UserError(f"topology = {str(topology)!r}: must have at most {len(found)} devices in this process")
-        return found[: topology.count]
+        here = jax.devices("cpu")
+        if len(here) < topology.count:
+            raise UserError(f"topology = {str(topology)!r}: must have at most {len(here)} devices in this process")
+        return here[: topology.count]
     try:
         if platform == "tpu":
-            return list(topologies.get_topology_desc(platform="tpu", topology_name=str(topology)).devices)
+            # Hosts of 2x2 chips where there are so many; the two cores of a chip as one device, as jax has them there.
+            host = [min(2, topology.shape[0]), min(2, topology.shape[1]), 1]
+            cores = {"chip_config_name": "megacore"} if topology.name == "v4" else {}
+            found = topologies.get_topology_desc(
+                platform="tpu", topology_name=str(topology), chips_per_host_bounds=host, **cores
+            )
+            return list(found.devices)
         nodes = -(-topology.count // _NODE)
         text = f"1x{nodes}x{topology.count // nodes}"
         described = topologies.get_topology_desc(

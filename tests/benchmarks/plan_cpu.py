@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from geonoise_jax import build, config
 from geonoise_jax.planning import figures, programs, stand_in
-from geonoise_jax.planning.facts import Facts
+from geonoise_jax.planning.facts import Compiled, Program
 from geonoise_jax.planning.report import size
 from geonoise_jax.training import train
 
@@ -39,9 +39,17 @@ def status(key: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
-def planned(choice: config.ConfigDict) -> Facts:
-    request = programs.Request(config.dumps(choice), "plan", "cpu:1", sampler=False)
-    return programs.survey(request, jax.devices()[:1], print)
+def compiled_step(setup: train.Setup) -> tuple[Program, jax.stages.Compiled]:
+    """The plan of a step, and the program that it is of."""
+    kept: list[jax.stages.Compiled] = []
+
+    def finish(name: str, lowered: jax.stages.Lowered) -> Compiled:
+        print(f"compiling: {name}", flush=True)
+        began = time.perf_counter(), time.process_time()
+        kept.append(lowered.compile())
+        return programs.said_of(kept[0], (time.perf_counter() - began[0], time.process_time() - began[1]))
+
+    return programs.step(setup, finish, print), kept[0]
 
 
 def product_rate() -> float:
@@ -59,12 +67,11 @@ def main(name: str, changes: list[str]) -> None:
     """Print predictions, measurements and ratios."""
     pairs = [(key, value) for key, _, value in (change.partition("=") for change in changes)]
     choice = config.override(config.load(name), pairs)
-    (step,) = planned(choice).programs
+    setup = train.prepare(build.run(choice, stand_in.arrays(choice)), Path("plan"), jax.devices()[:1])
+    step, compiled = compiled_step(setup)
     assert step.compiled is not None
     assert step.compiled.flops is not None
-    setup = train.prepare(build.run(choice, stand_in.arrays(choice)), Path("plan"), jax.devices()[:1])
     state, batch = setup.init(), setup.batch(0)
-    compiled = setup.step.lower(state, batch, setup.resident).compile()
     jax.block_until_ready(state)
     present = sum(leaf.nbytes for leaf in jax.tree.leaves((state, batch, setup.resident)))
     Path("/proc/self/clear_refs").write_text("5")
