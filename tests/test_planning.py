@@ -125,6 +125,7 @@ def test_bytes_that_the_compiler_does_not_count_are_bounded_from_below() -> None
     assert step.compiled is not None
     step = dataclasses.replace(step, compiled=dataclasses.replace(step.compiled, bytes=None))
     assert figures.traffic(step) == (3 * GIB + 2 * GIB + 2 * 7 * GIB, "floor")
+    assert figures.traffic(dataclasses.replace(step, compiled=None))[1] == "formula"
     nothing = figures.bounds(step, chip("cpu"), 4)
     assert (nothing.arithmetic, nothing.memory, nothing.step, nothing.mfu) == (None, None, None, None)
 
@@ -186,6 +187,15 @@ def test_a_plan_that_does_not_fit_says_what_to_change() -> None:
         assert words in text, words
     tiny = report.advised(made(memory=dataclasses.replace(memory, arguments=20 * GIB), compiled=None))
     assert not any("accumulate" in each or "batch_size" in each for each in tiny)
+
+
+def test_an_estimate_near_the_limit_asks_for_the_compiler() -> None:
+    close = Memory(3 * GIB, 2 * GIB, 2 * GIB, 11 * GIB)
+    asked = "compile, without --quick: a formula does not know on which side of the limit this is"
+    assert asked in report.advised(made(compiled=None, memory=close))
+    assert asked not in report.advised(made(memory=close))
+    assert asked not in report.advised(made(compiled=None, memory=dataclasses.replace(close, temporaries=GIB)))
+    assert asked not in report.advised(made(compiled=None, memory=dataclasses.replace(close, temporaries=40 * GIB)))
 
 
 def test_facts_come_back_from_json() -> None:

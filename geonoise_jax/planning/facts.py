@@ -98,6 +98,11 @@ class Program:
     compiled: Compiled | None = None
 
     @property
+    def planned(self) -> bool:
+        """Whether the compiler has said how much memory it takes."""
+        return self.compiled is not None and self.compiled.memory is not None
+
+    @property
     def total(self) -> float:
         """FLOPs of all products over all devices."""
         return sum(flops for *_, flops in self.flops)

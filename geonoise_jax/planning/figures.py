@@ -30,7 +30,8 @@ class Bounds:
     Attributes:
         arithmetic, memory, communication: see the module.
         moved: bytes read and written on a device.
-        moved_by: whose count that is, ``compiler`` or ``floor``.
+        moved_by: whose count that is: ``compiler``; ``floor``, what its plan of memory moves at least; ``formula``,
+            the same of the estimated memory.
         step: the least time, of arithmetic and memory.
         mfu: the largest share of the bfloat16 peak.
     """
@@ -71,7 +72,8 @@ def traffic(program: Program) -> tuple[float, str]:
     if program.compiled is not None and program.compiled.bytes is not None:
         return program.compiled.bytes, "compiler"
     memory = used(program)
-    return memory.arguments + memory.outputs + 2.0 * memory.temporaries, "floor"
+    moved = memory.arguments + memory.outputs + 2.0 * memory.temporaries
+    return moved, "floor" if program.planned else "formula"
 
 
 def _communication(program: Program, chip: Chip, devices: int) -> float | None:
@@ -125,13 +127,12 @@ def growth(facts: Facts, devices: int) -> Growth:
     """Return how the memory of the step grows with the batch."""
     steps = facts.find("step")
     points = [(_rows(facts, step, devices), used(step).peak) for step in steps]
-    whole = [step.compiled is not None and step.compiled.memory is not None for step in steps]
-    if len(steps) > 1 and all(whole) and points[0][0] > points[1][0]:
+    if len(steps) > 1 and all(step.planned for step in steps) and points[0][0] > points[1][0]:
         slope = (points[0][1] - points[1][1]) / (points[0][0] - points[1][0])
         return Growth(points[0][1] - slope * points[0][0], slope, "two sizes")
     step, memory = steps[0], used(steps[0])
     grows = max(memory.temporaries - step.grads, 0)
-    return Growth(memory.peak - grows, grows / points[0][0], "one size" if whole[0] else "formula")
+    return Growth(memory.peak - grows, grows / points[0][0], "one size" if step.planned else "formula")
 
 
 def _rows(facts: Facts, step: Program, devices: int) -> float:

@@ -14,6 +14,13 @@ from geonoise_jax.planning.topology import Topology, parse
 from geonoise_jax.progress import duration
 
 _WIDTHS = (32, 46)
+# From this share of the limit to its inverse an estimate decides nothing: it has been wrong by as much.
+_NEAR = 0.6
+_MOVED = {
+    "compiler": "bound, the compiler's bytes",
+    "floor": "bound, each byte once, temporaries twice",
+    "formula": "formula, each byte once, temporaries twice",
+}
 _BY = {
     "two sizes": "compiler, a line through two batches",
     "one size": "compiler at one batch, the rest a line",
@@ -66,6 +73,10 @@ def advised(facts: Facts) -> list[str]:
     """Return what would make a plan fit, or faster."""
     place = parse(facts.topology)
     found = [] if _fits(facts, place) else _to_fit(facts, place)
+    step = facts.find("step")[0]
+    share = step.memory.peak / figures.limit(place.chip, place.count)
+    if step.compiled is None and place.chip.memory is not None and _NEAR < share < 1.0 / _NEAR:
+        found.append("compile, without --quick: a formula does not know on which side of the limit this is")
     return found + _to_speed_up(facts, place)
 
 
@@ -76,7 +87,7 @@ def _row(label: str, value: str, source: str) -> str:
 def _memory(facts: Facts, place: Topology) -> list[str]:
     step, most = facts.find("step")[0], figures.limit(place.chip, place.count)
     memory, compiled = figures.used(step), step.compiled
-    by = "compiler" if compiled is not None and compiled.memory is not None else "formula"
+    by = "compiler" if step.planned else "formula"
     lines = []
     if compiled is not None and compiled.refused:
         lines.append(f"  does not fit, says the compiler: {compiled.refused}")
@@ -126,10 +137,9 @@ def _time(facts: Facts, step: Program, place: Topology) -> list[str]:
     found = figures.bounds(step, place.chip, place.count)
     if found.step is None or found.arithmetic is None or found.memory is None:
         return [f"  not known: {place.chip.source}"]
-    moved = "the compiler's bytes" if found.moved_by == "compiler" else "each byte once, temporaries twice"
     lines = [
         _row("arithmetic", seconds(found.arithmetic), "bound, by the peak of each format"),
-        _row("memory", seconds(found.memory), f"bound, {moved}"),
+        _row("memory", seconds(found.memory), _MOVED[found.moved_by]),
     ]
     if found.communication is not None:
         lines.append(_row("communication", seconds(found.communication), "bound; may go on beside the rest"))
@@ -146,7 +156,7 @@ def _time(facts: Facts, step: Program, place: Topology) -> list[str]:
 def _sampler(program: Program, place: Topology) -> list[str]:
     found = figures.bounds(program, place.chip, place.count)
     memory = figures.used(program)
-    by = "compiler" if memory is not program.memory else "formula, without the network's own"
+    by = "compiler" if program.planned else "formula, without the network's own"
     lines = [
         _row("samples at once", f"{program.batch:,}, {program.batch // place.count:,} on each device", ""),
         _row("products and convolutions", f"{program.total:.3g} FLOPs", "counted"),
