@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +221,7 @@ def test_data_stand_in_by_shape_alone(
     found = stand_in.arrays(choice)
     assert (len(found), found.event_shape, found.num_classes) == (num, shape, classes)
     np.testing.assert_allclose(found.to_model(np.array([[0, round(2 * found.center)]], np.uint8)), [[-1.0, 1.0]])
+    assert found.value_range == (0.0, pytest.approx(2 * found.center))
     half = config.override(choice, [("data.split", "train[:50%]")])
     assert len(stand_in.arrays(half)) == pytest.approx(num / 2, abs=1)
 
@@ -237,3 +240,36 @@ def test_the_command_line_refuses(words: list[str], message: str) -> None:
     ended = run("plan", "--config=configs/digits.py", *words)
     assert (ended.status, ended.out) == (2, "")
     assert message in ended.err
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "planning.md").read_text()
+PLANS = [block for block in re.findall(r"^```\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE) if " on " in block]
+
+
+def test_the_page_names_topologies_and_chips_that_there_are() -> None:
+    named = re.findall(r"`([a-z0-9-]+:\d[\dx]*)`", PAGE)
+    assert len(named) >= 7
+    for each in named:
+        topology.parse(each)
+    for name in ("a100", "a100-80gb", "l4"):
+        assert f"`{name}`" in PAGE
+        chip(name)
+
+
+@pytest.mark.parametrize("block", PLANS, ids=lambda block: block.split(":")[0])
+def test_plans_on_the_page_have_the_form_and_the_bounds_of_today(block: str) -> None:
+    """Of FLOPs in one format the least time is that of its peak."""
+    first = re.match(r"(\S+) on (\S+): (\d+) x (.+) \(", block)
+    assert first is not None
+    place = topology.parse(first[2])
+    assert (place.count, place.chip.title) == (int(first[3]), first[4])
+    config.load(first[1])
+    flops = re.search(r"FLOPs, (\S+) a device", block)
+    formats = re.findall(r"^    (float32, precision highest|bfloat16) +(\S+)% ", block, flags=re.MULTILINE)
+    arithmetic = re.search(r"^  arithmetic +(\S+) (s|ms|us) ", block, flags=re.MULTILINE)
+    assert flops is not None
+    assert arithmetic is not None
+    peaks = {words: place.chip.peak(words.partition(",")[0], "highest") or math.nan for words, _ in formats}
+    least = sum(float(share) / 100 * float(flops[1]) / peaks[words] for words, share in formats)
+    found = float(arithmetic[1]) * {"s": 1.0, "ms": 1e-3, "us": 1e-6}[arithmetic[2]]
+    assert found == pytest.approx(least, rel=0.02)
