@@ -185,7 +185,6 @@ def requires(module: str, extra: str) -> pytest.MarkDecorator:
 
 
 @requires("libtpu", "tpu")
-@pytest.mark.slow
 def test_the_digits_step_compiles_for_a_tpu_slice() -> None:
     found = run.survey(config.load("configs/digits.py"), "digits", "v5e:2x2", sampler=False)
     compiled = found.find("step")[0].compiled
@@ -197,7 +196,6 @@ def test_the_digits_step_compiles_for_a_tpu_slice() -> None:
 
 
 @requires("jax_plugins.xla_cuda13", "cuda")
-@pytest.mark.slow
 def test_the_digits_step_compiles_for_gpus() -> None:
     found = run.survey(config.load("configs/digits.py"), "digits", "h100:8", sampler=False)
     compiled = found.find("step")[0].compiled
