@@ -1,4 +1,4 @@
-"""The command line: ``geonoise demo|train|sample|evaluate|exact|figure|data``."""
+"""The command line: ``geonoise demo|train|sample|evaluate|exact|figure|data|plan``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax import cli_data, cli_evaluate, cli_figure, files, imports, processes, runtime, signals
+from geonoise_jax import cli_data, cli_evaluate, cli_figure, cli_plan, files, imports, processes, runtime, signals
 from geonoise_jax.cli_options import (
     add_allow_import,
     add_options,
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     root.add_argument("--debug", action="store_true", help="print the traceback of an error too; may stand anywhere")
     commands = root.add_subparsers(
-        dest="command", required=True, metavar="demo|train|sample|evaluate|exact|figure|data"
+        dest="command", required=True, metavar="demo|train|sample|evaluate|exact|figure|data|plan"
     )
     _add_demo(commands)
     _add_train(commands)
@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     _add_exact(commands)
     cli_figure.add(commands)
     cli_data.add(commands)
+    cli_plan.add(commands)
     return root
 
 
@@ -92,8 +93,8 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]
             parser().error(f"{word}: needs a value")
         overrides.append((key, following))
     arguments = parser().parse_args(known)
-    if overrides and arguments.command not in ("train", "exact", "data"):
-        parser().error(f"{_OVERRIDE}{overrides[0][0]}: only train, exact and data take overrides of the config")
+    if overrides and arguments.command not in ("train", "exact", "data", "plan"):
+        parser().error(f"{_OVERRIDE}{overrides[0][0]}: only train, exact, data and plan take overrides of the config")
     return arguments, overrides
 
 

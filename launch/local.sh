@@ -9,7 +9,7 @@ Usage: bash launch/local.sh [COMMAND [ARGUMENT ...]]
 
   (no argument)       the same as `geonoise demo`
   test [ARGUMENT ...] the test suite: pytest, in the repository root
-  demo | train | sample | evaluate | exact | figure | data [ARGUMENT ...]
+  demo | train | sample | evaluate | exact | figure | data | plan [ARGUMENT ...]
                       geonoise with that subcommand, and with --version or --debug before one
   COMMAND ...         any other command; it runs in your own directory
 
@@ -345,7 +345,7 @@ run_command() {
       if [[ $# -eq 0 ]]; then set -- -n 2 --dist loadfile; fi
       exec python -m pytest "$@"
       ;;
-    --version | --debug | demo | train | sample | evaluate | exact | figure | data) exec geonoise "$@" ;;
+    --version | --debug | demo | train | sample | evaluate | exact | figure | data | plan) exec geonoise "$@" ;;
     *) exec -- "$@" ;;
   esac
 }

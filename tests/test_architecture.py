@@ -41,10 +41,11 @@ ROOMS: dict[str, set[str]] = {
     "sampling": {"process", "processes", "exact", "fields"},
     # What is drawn is plain arrays, and exact fields of the plane.
     "drawing": {"exact", "files"},
+    "hardware": set(),
     # Of the configs, the workdir alone: it stores them.
     "training": {
-        *("config", "data", "drawing", "fields", "files", "imports", "process", "processes", "progress", "sampling"),
-        "signals",
+        *("config", "data", "drawing", "fields", "files", "hardware", "imports", "process", "processes", "progress"),
+        *("sampling", "signals"),
     },
     "build": {
         *("config", "data", "exact", "fields", "imports", "nets", "process", "processes", "sampling", "training"),
@@ -52,6 +53,10 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": {
         *("build", "config", "data", "drawing", "exact", "fields", "files", "imports", "nets", "process", "processes"),
         *("progress", "sampling", "training"),
+    },
+    "planning": {
+        *("build", "config", "data", "drawing", "files", "hardware", "imports", "process", "progress", "runtime"),
+        *("sampling", "training"),
     },
     "studies": {
         *("build", "drawing", "evaluation", "exact", "fields", "process", "progress", "sampling", "training"),
@@ -61,6 +66,7 @@ ROOMS: dict[str, set[str]] = {
     "cli_data": {"config", "data", "evaluation"},
     "cli_figure": {"cli_options", "studies"},
     "cli_evaluate": {"cli_options", "evaluation", "files", "processes"},
+    "cli_plan": {"config", "files", "planning"},
     "cli": {
         *(
             "build",
@@ -68,6 +74,7 @@ ROOMS: dict[str, set[str]] = {
             "cli_evaluate",
             "cli_figure",
             "cli_options",
+            "cli_plan",
             "config",
             "demo",
             "evaluation",
@@ -93,7 +100,7 @@ LIBRARIES: dict[str, set[str]] = {
     "PIL": {"data", "demo", "drawing", "evaluation", "files", "studies"},
     "filelock": {"data", "files"},
 }
-CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "studies", "demo", "cli"}
+CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "planning", "studies", "demo", "cli"}
 
 
 def room(path: Path) -> str:

@@ -182,8 +182,14 @@ def test_a_workdir_that_cannot_be_made_is_named(tmp_path: Path, overrides: list[
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["sample", "--workdir=w", "--config.seed=1"], "--config.seed: only train, exact and data take overrides"),
-        (["demo", "--config.seed", "1"], "--config.seed: only train, exact and data take overrides of the config"),
+        (
+            ["sample", "--workdir=w", "--config.seed=1"],
+            "--config.seed: only train, exact, data and plan take overrides",
+        ),
+        (
+            ["demo", "--config.seed", "1"],
+            "--config.seed: only train, exact, data and plan take overrides of the config",
+        ),
         (["train", CONFIG, "--workdir=w", "--config.seed"], "--config.seed: needs a value"),
         (["train", CONFIG], "required: --workdir"),
         (["train", "--workdir=w"], "--config: must be given to begin a run"),

@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 # Pages that tests of their own run, or without programs.
 ELSEWHERE = (
     *("own_data.md", "own_classes.md", "exact_fields.md", "studies.md", "measured.md", "evaluation.md"),
-    *("launching.md", "processes.md"),
+    *("launching.md", "planning.md", "processes.md"),
 )
 
 

@@ -131,7 +131,7 @@ def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
 
 # --- The command
 
-NAMES = ("demo", "sample", "evaluate", "exact", "figure", "data", "--version")
+NAMES = ("demo", "sample", "evaluate", "exact", "figure", "data", "plan", "--version")
 SUBCOMMANDS = [["train", "--workdir=a b"], *([word] for word in NAMES)]
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Int32, Shaped
 
 from geonoise_jax.data import in_memory, memory, own, ranges, splits
 from geonoise_jax.data.arrays import Arrays
-from geonoise_jax.data.prepare import FORMAT, prepare
+from geonoise_jax.data.prepare import FORMAT, OWN, prepare, unprepared
 from geonoise_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,6 +84,18 @@ def split_sizes(
 ) -> dict[str, int]:
     """Return the number of items of each split of a data set; arguments and errors as `load_arrays`."""
     return dict(_open(name, data_dir, builder_kwargs).sizes)
+
+
+def unread(
+    name: str, *, data_dir: str | Path | None = None, builder_kwargs: Mapping[str, Any] | None = None
+) -> own.Source:
+    """Return what is known of a data set without fetching it: a public one that is not prepared has no sizes.
+
+    Arguments and errors as `load_arrays`.
+    """
+    if name in own.KINDS or name in OWN:
+        return _open(name, data_dir, builder_kwargs)
+    return _Prepared(unprepared(name, data_dir=data_dir, builder_kwargs=builder_kwargs))
 
 
 def _open(name: str, data_dir: str | Path | None, kwargs: Mapping[str, Any] | None) -> own.Source:

@@ -82,6 +82,18 @@ def described(name: str, *, data_dir: str | Path | None = None) -> tuple[bool, d
     return _is_prepared(builder), public.needs(builder) if public.is_of_tfds(builder) else {}
 
 
+def unprepared(
+    name: str, *, data_dir: str | Path | None = None, builder_kwargs: Mapping[str, Any] | None = None
+) -> tfds.core.DatasetBuilder:
+    """Return the builder of a data set as it is, which knows features, and splits only once it is prepared.
+
+    Raises:
+      ValueError: unknown name or keyword.
+    """
+    names.check_folder(data_dir)
+    return _builder(name, data_dir, builder_kwargs)
+
+
 def _write(builder: tfds.core.DatasetBuilder, manual: Path) -> None:
     """Write the files of `builder`, in TFDS's temporary folder that is renamed when complete.
 

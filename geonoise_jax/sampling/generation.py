@@ -23,7 +23,7 @@ from geonoise_jax.process.keys import root_key, threefry
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.sampling import given
-from geonoise_jax.sampling.batches import batches, size_of
+from geonoise_jax.sampling.batches import batches, by_rows, size_of
 from geonoise_jax.sampling.exactness import Exactness
 from geonoise_jax.sampling.planning import Request, check_begin, planned
 from geonoise_jax.sampling.samplers import Sampler
@@ -218,11 +218,61 @@ def check(
     if x is not None:
         check_begin(chosen.within, request, x)
     size_of(1, batch_size, None)
-    keys = jax.eval_shape(lambda: jax.random.split(root_key(0), 2))
-    data = jax.ShapeDtypeStruct((2, *field.event_shape), jnp.result_type(float)) if x is not False else None
-    classes = jax.ShapeDtypeStruct((2,), jnp.int32) if labels else None
     run = functools.partial(_sample_batch, times=chosen.times, **chosen.static)
-    jax.eval_shape(run, field, keys, data, None, classes)
+    jax.eval_shape(run, field, *_described(field, 2, None, x=x is not False, labels=labels))
+
+
+def traced(
+    field: Field,
+    num: int,
+    sampler: str | Sampler = "heun",
+    num_steps: int | None = None,
+    *,
+    grid: str | None = None,
+    denoise: bool = False,
+    start_time: float | None = None,
+    end_time: float | None = None,
+    labels: bool = False,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+    **options: Any,
+) -> tuple[jax.stages.Traced, int, int | None]:
+    """Return the program of one batch of :func:`generate`, traced from shapes alone.
+
+    Args:
+        field: any Field; its arrays may be ``jax.ShapeDtypeStruct``, with shardings on the devices of the mesh.
+        labels: whether samples have class labels.
+        num, sampler, num_steps, grid, denoise, start_time, end_time, batch_size, mesh, options: as for
+            :func:`generate`; the devices of the mesh need not be there.
+
+    Returns:
+        The program, the samples of its batch, and the evaluations of the field for each of them: None where each
+        decides for itself.
+
+    Raises:
+        ValueError: as :func:`generate`.
+    """
+    request = Request(
+        sampler, num_steps, grid, denoise=denoise, start_time=start_time, end_time=end_time, options=options
+    )
+    chosen, size = planned(field, request), size_of(num, batch_size, mesh)
+    times = jax.ShapeDtypeStruct(chosen.times.shape, chosen.times.dtype)
+    data = _described(field, size, mesh, x=False, labels=labels)
+    evaluations = chosen.sampler.evaluations(len(times) - 1, **dict(chosen.options))
+    last = None if evaluations is None else evaluations + denoise
+    return _sample_batch.trace(field, *data, times=times, **chosen.static), size, last
+
+
+def _described(field: Field, size: int, mesh: Mesh | None, *, x: bool, labels: bool) -> tuple[Any, ...]:
+    """Return shapes and places of the keys, data, noise and labels of a batch."""
+    rows = None if mesh is None else by_rows(mesh)
+
+    def rows_of(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((size, *shape), dtype, sharding=rows)
+
+    keys = rows_of((), jax.eval_shape(lambda: root_key(0)).dtype)
+    data = rows_of(field.event_shape, jnp.result_type(float)) if x else None
+    return keys, data, None, rows_of((), jnp.int32) if labels else None
 
 
 def class_turns(num: int, num_classes: int, first: int = 0) -> Int[np.ndarray, "num"] | None:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from geonoise_jax.errors import UserError, nearest
 
@@ -95,6 +95,19 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def by_rows(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a batch: its first axis over the data axis of the mesh."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def put(local: dict[str, np.ndarray], where: NamedSharding) -> dict[str, Array]:
+    """Return this process's part of arrays as arrays on the devices."""
+    return {name: jax.make_array_from_process_local_data(where, values) for name, values in local.items()}
+
+
+def described(local: dict[str, np.ndarray], where: NamedSharding) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return shapes and places of what :func:`put` would return, for devices that are not there."""
+    return {
+        name: jax.ShapeDtypeStruct(values.shape, jax.dtypes.canonicalize_dtype(values.dtype), sharding=where)
+        for name, values in local.items()
+    }
 
 
 def state_shardings(layout: Layout, mesh: Mesh, abstract: PyTree[jax.ShapeDtypeStruct]) -> PyTree[NamedSharding]:

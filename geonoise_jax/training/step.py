@@ -41,6 +41,7 @@ def make_step(
     accumulate: int,
     log_every: int,
     posthoc: Sequence[ema.EMA] = (),
+    unroll: bool = False,
 ) -> Callable[[TrainState, dict[str, Array], dict[str, Array], Key[Array, ""]], tuple[TrainState, StepReport]]:
     """Return ``step(state, batch, resident, root) -> (state, report)``.
 
@@ -56,6 +57,8 @@ def make_step(
         accumulate: number of micro-batches over which the gradient of one batch is summed.
         log_every: number of steps after which the running means start anew.
         posthoc: further moving averages, those of ``TrainState.posthoc``.
+        unroll: take micro-batches without a loop, in which XLA's CPU backend runs the weight gradient of a convolution
+            some 50 times slower.
     """
 
     def step(
@@ -68,7 +71,9 @@ def make_step(
         def loss(params: PyTree[Array], part: Draws, key: Key[Array, ""]) -> Float[Array, ""]:
             return objective.loss(dataclasses.replace(field, params=params), part, key)
 
-        value, grads = _accumulated(jax.value_and_grad(loss), state.params, draws, key_dropout, accumulate)
+        value, grads = _accumulated(
+            jax.value_and_grad(loss), state.params, draws, key_dropout, accumulate, unroll=unroll
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         done = state.step + 1
@@ -95,6 +100,8 @@ def _accumulated(
     draws: Draws,
     key: Key[Array, ""],
     parts: int,
+    *,
+    unroll: bool,
 ) -> tuple[Float[Array, ""], PyTree[Array]]:
     """Mean loss and gradient over ``parts`` micro-batches."""
     if parts == 1:
@@ -108,7 +115,5 @@ def _accumulated(
         return jax.tree.map(jnp.add, total, value_and_grad(params, *part)), None
 
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    # XLA's CPU backend runs the weight gradient of a convolution inside a loop some 50 times slower: no loop there.
-    unroll = jax.default_backend() == "cpu"
     total, _ = jax.lax.scan(add, zero, (jax.tree.map(split, draws), jax.random.split(key, parts)), unroll=unroll)
     return jax.tree.map(lambda value: value / parts, total)

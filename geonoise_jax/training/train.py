@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from clu import parameter_overview
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PyTree
@@ -25,7 +24,7 @@ from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import check, class_turns, generate
 from geonoise_jax.signals import StopRequest
-from geonoise_jax.training import metrics, sharding, workdir
+from geonoise_jax.training import metrics, sharding, utilization, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
 from geonoise_jax.training.description import Description
 from geonoise_jax.training.initial import log_started, started_from
@@ -68,7 +67,7 @@ class Setup:
     run: Run
     folder: Path
     mesh: Mesh
-    step: Callable[..., tuple[TrainState, StepReport]]
+    step: jax.stages.Wrapped
     init: Callable[[], TrainState]
     abstract: TrainState
     resident: dict[str, Array]
@@ -154,8 +153,16 @@ def _finished(folder: Path, budget: Budget, sampling: Sampling) -> tuple[int, No
     return step, None, metrics.seconds_at(log, step), step
 
 
-def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> Setup:
+def prepare(
+    run: Run, folder: Path, devices: list[jax.Device] | None = None, put: Callable[..., Any] = sharding.put
+) -> Setup:
     """Build all objects of a run; touches no file of the workdir.
+
+    Args:
+        run: what to train.
+        folder: the workdir.
+        devices: devices of the mesh; all by default.
+        put: how data come onto the devices: ``sharding.described`` for devices that are not there.
 
     Raises:
         ValueError: on parts that do not fit each other.
@@ -178,6 +185,7 @@ def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> 
         accumulate=run.budget.accumulate,
         log_every=run.budget.log_every,
         posthoc=further,
+        unroll=mesh.devices.flat[0].platform == "cpu",
     )
     whole, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
     step_root = jax.random.fold_in(root_key(run.seed), 2)
@@ -194,8 +202,8 @@ def prepare(run: Run, folder: Path, devices: list[jax.Device] | None = None) -> 
         step=jitted,
         init=jax.jit(init, out_shardings=shardings),
         abstract=abstract,
-        resident=_put(stream.resident, whole),
-        batch=lambda number: _batch(stream, number, rows),
+        resident=put(stream.resident, whole),
+        batch=lambda number: _batch(stream, number, rows, put),
     )
 
 
@@ -236,6 +244,7 @@ class _Loop:
         self._setup, self._checkpoints, self._log = setup, checkpoints, log
         self._budget, self._sampling = setup.run.budget, setup.run.sampling
         _, self._rate = setup.run.chain()
+        self._used = utilization.of_setup(setup)
 
     def run(self, state: TrainState) -> Result:
         first, last = int(state.step), self._budget.num_steps
@@ -297,6 +306,7 @@ class _Loop:
         speed = {"seconds": time.perf_counter() - self._began}
         if steps := self._progress.rate:  # not known at the first step
             speed |= {"steps_per_second": steps, "images_per_second": steps * self._budget.batch_size}
+            speed |= self._used.metrics(steps)
         rate = {} if self._rate is None else {"learning_rate": float(self._rate(step - 1))}
         self._log.write(step, {**means, **rate, **speed})
 
@@ -351,14 +361,10 @@ def _placed(layout: sharding.Layout, mesh: Mesh, abstract: TrainState) -> tuple[
     return jax.tree.map(place, abstract, shardings), shardings
 
 
-def _put(local: dict[str, np.ndarray], where: Any) -> dict[str, Array]:
-    return {name: jax.make_array_from_process_local_data(where, values) for name, values in local.items()}
-
-
-def _batch(stream: Pipeline, step: int, where: NamedSharding) -> dict[str, Array]:
+def _batch(stream: Pipeline, step: int, where: NamedSharding, put: Callable[..., Any]) -> dict[str, Array]:
     """Return the batch of a step over the devices; of several processes each makes the rows of its own devices."""
     if not processes.several():
-        return _put(stream.batch(step), where)
+        return put(stream.batch(step), where)
     shapes = {name: values.shape[1:] for name, values in stream.rows(step, slice(0, 0)).items()}
 
     def spread(name: str, shape: tuple[int, ...]) -> Array:
