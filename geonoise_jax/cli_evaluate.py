@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax.cli_options import add_allow_import, add_options, add_span, numbers, options_of
+from geonoise_jax.cli_options import add_allow_import, add_options, add_span, numbers, options_of, step
 from geonoise_jax.evaluation.metrics.table import METRICS
 
 _SEVERAL = "several, separated by commas, are swept over"
@@ -25,7 +25,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--workdir", required=True, type=Path, action="append", help="workdir of a training run; may be repeated"
     )
-    command.add_argument("--step", default="last", help="step of the checkpoint, last or all (default: last)")
+    command.add_argument(
+        "--step", type=step, default="last", help="step of the checkpoint, last, best or all (default: last)"
+    )
     command.add_argument(
         "--metrics", type=_words, metavar="NAME[,NAME...]", help="default: the quick ones for the data"
     )
@@ -73,7 +75,6 @@ def _evaluate(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 
     names = [field.name for field in dataclasses.fields(Options) if field.name != "sampler_options"]
     given: dict[str, Any] = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    given["step"] = int(arguments.step) if arguments.step.isdigit() else arguments.step
     options = Options(**given, sampler_options=options_of(arguments.option))
     found = evaluate([files.local(each, "--workdir") for each in arguments.workdir], options, out=arguments.out)
     print(found.table)

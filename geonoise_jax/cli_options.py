@@ -36,6 +36,11 @@ def add_span(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch-size", type=int, help="samples computed at once (default: the config's)")
 
 
+def step(text: str) -> int | str:
+    """Read the number of updates of a checkpoint, or the word for one."""
+    return int(text) if text.isdigit() else text
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """Read numbers separated by commas."""
     try:

@@ -92,9 +92,22 @@ def of_data(trained: Trained, folder: Path, held_out: str, num: int | None, samp
     training, other = build.arrays(trained.config), build.arrays(trained.config, held_out)
     check_data(folder, facts_of(training))
     check_held_out(held_out, build.model_points(training), build.model_points(other))
+    return of_arrays(training, other, num, samples, classes=bool(trained.field.null_label))
+
+
+def of_arrays(training: Arrays, other: Arrays, num: int | None, samples: int, *, classes: bool = False) -> Reference:
+    """Return held-out items, known to be such, and a part of the training set for the floors.
+
+    Args:
+        training: the training set.
+        other: the held-out items.
+        num: held-out items that are used, evenly spread; None for all.
+        samples: number of samples that will be compared with them.
+        classes: whether samples have classes, which the draws of floors then have too.
+    """
     other = _evenly(other, num)
     pool = _evenly(training, max(_POOL * samples, _LEAST_POOL))
-    labels = pool.labels if trained.field.null_label else None
+    labels = pool.labels if classes else None
     title = f"{other.name}/{other.split}, {len(other)} items"
     return Reference(title, build.model_points(other), build.model_points(pool), labels, data=(other, training))
 

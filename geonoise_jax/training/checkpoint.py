@@ -14,7 +14,7 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from geonoise_jax.training.checkpoint_errors import (
 )
 from geonoise_jax.training.fingerprint import fingerprint
 from geonoise_jax.training.state import TrainState, types
+from geonoise_jax.training.watched import NewestAndBest
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 2
@@ -44,13 +45,21 @@ _ATTEMPTS = 2
 class Checkpoints:
     """The checkpoints of one workdir."""
 
-    def __init__(self, workdir: Path, *, keep: int = 3, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        keep: int = 3,
+        read_only: bool = False,
+        best: Callable[[Sequence[int]], int | None] | None = None,
+    ) -> None:
         """Open the folder, making it if need be.
 
         Args:
             workdir: the run's folder.
             keep: number of latest checkpoints that are kept.
             read_only: make and delete nothing.
+            best: returns the best of some steps, if any is, which is kept beside them.
 
         Raises:
             ValueError: if keep is not positive.
@@ -58,6 +67,7 @@ class Checkpoints:
         self._workdir = files.local(workdir, "workdir").resolve()
         self._keep = integer("checkpoint.keep", keep, low=1)
         self._read_only = read_only
+        self._best = best
         self._manager = self._open()
 
     @property
@@ -176,6 +186,9 @@ class Checkpoints:
             return ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
         # On CPU the arrays are not copied before an asynchronous save, while the next step overwrites (donates) them.
         background = jax.default_backend() != "cpu"
+        if self._best is not None:
+            policy = NewestAndBest(self._keep, self._best)
+            return ocp.CheckpointManagerOptions(preservation_policy=policy, enable_async_checkpointing=background)
         return ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=background)
 
     def _latest_sound(

@@ -9,6 +9,7 @@ from typing import Any
 
 from geonoise_jax import checks
 from geonoise_jax.errors import UserError
+from geonoise_jax.evaluation.best import BEST
 from geonoise_jax.evaluation.metrics.table import METRICS
 from geonoise_jax.evaluation.restore import PARAMS
 
@@ -27,7 +28,8 @@ class Options:
         features: networks of features, ``efficientnet_lite0[:SIZE]``, ``inception[:PROTOCOL]`` or ``classifier``; None:
             ``efficientnet_lite0:112`` where its weights are installed.
         num: number of samples, at least 40.
-        step: ``last``, ``all``, or the number of updates of a checkpoint.
+        step: ``last``, ``all``, ``best``, of a run with ``checkpoint.keep_best``, or the number of updates of a
+            checkpoint.
         params: ``ema``, the averaged parameters, or ``raw``.
         ema: widths of averages that are rebuilt of a run's snapshots, in place of ``params``.
         seed: seed of the start noise.
@@ -78,7 +80,7 @@ class Options:
             raise UserError(f"metrics = (): must be one or more of {', '.join(METRICS)}")
         checks.integer("num", self.num, low=LEAST)
         checks.choice("params", self.params, PARAMS)
-        if self.step not in (LAST, ALL):
+        if self.step not in (LAST, ALL, BEST):
             checks.integer("step", self.step, low=0)
         for name in ("num_reference", "batch_size", "num_likelihood"):
             if getattr(self, name) is not None:
