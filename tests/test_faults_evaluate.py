@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,9 +46,8 @@ evaluate(folder, Options(metrics={METRICS!r}, num={NUM}, batch_size={BATCH}))
 def workdirs(tmp_path: Path) -> tuple[Path, Path]:
     """The same run twice."""
     small: dict[str, Any] = {"training__num_steps": 20, "sampling__num_steps": 4, "data__kwargs__num_test": 100}
-    for name in ("killed/run", "whole/run"):
-        build.train(circles(tmp_path / "data", **small), tmp_path / name)
-    return tmp_path / "killed" / "run", tmp_path / "whole" / "run"
+    build.train(circles(tmp_path / "data", **small), tmp_path / "killed" / "run")
+    return tmp_path / "killed" / "run", Path(shutil.copytree(tmp_path / "killed", tmp_path / "whole")) / "run"
 
 
 def program(folder: Path, notes: Path, last: int = -1) -> subprocess.Popen[bytes]:
