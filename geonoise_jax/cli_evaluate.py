@@ -46,7 +46,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         "(default: the run's data set)",
     )
     command.add_argument("--held-out", metavar="SPLIT", help="split that training did not see (default: test)")
-    command.add_argument("--num-reference", type=int, metavar="NUM", help="held-out items to use (default: all)")
+    command.add_argument(
+        "--against",
+        metavar="SET",
+        help="held_out, or training: compare with training items, as most published FIDs do (default: held_out)",
+    )
+    command.add_argument(
+        "--num-reference", type=int, metavar="NUM", help="items to compare with that are used (default: all)"
+    )
     command.add_argument("--num-likelihood", type=int, metavar="NUM", help="of likelihoods (default: 256)")
     command.add_argument("--out", type=Path, help="folder of the page and curves (default: WORKDIR/evaluation)")
     _add_sampling(command)

@@ -16,7 +16,7 @@ from geonoise_jax.config.defaults import plain
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.evaluator import cases, networks
 from geonoise_jax.evaluation.evaluator.networks import Extractor
-from geonoise_jax.evaluation.evaluator.options import Options
+from geonoise_jax.evaluation.evaluator.options import TRAINING, Options
 from geonoise_jax.evaluation.evaluator.samples import drawn
 from geonoise_jax.evaluation.metrics import table
 from geonoise_jax.evaluation.metrics.base import Featured
@@ -160,10 +160,11 @@ def _reference(
 def _of_data(trained: Trained, workdir: Path, options: Options, shared: Shared) -> Reference:
     """Return the data set of a run, loaded once for all runs of it."""
     what = None if trained.config is None else json.dumps(plain(trained.config.data.to_dict()), sort_keys=True)
-    key = (what, options.held_out, options.num_reference, options.num, bool(trained.field.null_label))
+    asked = (options.held_out, options.num_reference, options.num, options.against)
+    key = (what, *asked, bool(trained.field.null_label))
     found = shared.get(key)
     if found is None or found.data is None:
-        found = of_data(trained, workdir, options.held_out, options.num_reference, options.num)
+        found = of_data(trained, workdir, *asked[:3], seen=options.against == TRAINING)
         shared[key] = found
     else:
         check_data(workdir, facts_of(found.data[1]))
@@ -220,6 +221,8 @@ def _unmet(
         return why
     if table.POINTS in needs and reference is not None and reference.held_out is None:
         return "needs points to compare with; the reference has moments alone"
+    if table.SAMPLES not in needs and reference is not None and reference.seen:
+        return "is of held-out items: against = held_out"
     if table.INTEGERS in needs and not _of_integers(reference):
         return f"{_OF_OTHER_DATA}a data set of integers; log_likelihood takes points of model space"
     if table.FEATURES in needs and net is None:
