@@ -27,8 +27,8 @@ from geonoise_jax.studies.images.models import DIGITS, FASHION, SYSTEMS, Model, 
 # Of all samples, with every network; of fewer, along the curves, with the last one alone.
 METRICS = ("sliced_wasserstein", "frechet", "precision_recall", "spectrum")
 ON_CURVES = ("sliced_wasserstein", "frechet")
-# What a try-out has in place of the defaults. A Fréchet distance of 1280 features needs more samples than that.
-_QUICK = {"steps": 30, "num": 1300, "num_on_curves": 160, "evaluations": (4, 8)}
+# What a try-out has in place of the defaults.
+_QUICK = {"steps": 30, "num_on_curves": 160, "evaluations": (4, 8)}
 _QUICK_FEATURES = ("efficientnet_lite0:32", "classifier")
 _SHOWN = 16
 
@@ -43,7 +43,7 @@ class Options:
             dataset-fashion-mnist puts them.
         systems: names of systems, each of which is trained blind and conditional.
         steps: updates of each model, of batches of 64. More than before train on.
-        num: samples of each model.
+        num: samples of each model, more than there are features.
         evaluations: evaluations of the network per sample, ascending: the curve goes through all of them, the table is
             of the last.
         num_on_curves: samples at each of the others.
@@ -59,9 +59,9 @@ class Options:
     data: str = DIGITS
     path: Path | None = None
     systems: tuple[str, ...] = SYSTEMS
-    steps: int = 1000
-    num: int = 1500
-    evaluations: tuple[int, ...] = (8, 16, 32, 64)
+    steps: int = 500
+    num: int = 1300
+    evaluations: tuple[int, ...] = (8, 16, 32)
     num_on_curves: int = 500
     features: tuple[str, ...] = ("efficientnet_lite0:112", "classifier")
     quick: bool = False
