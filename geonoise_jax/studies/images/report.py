@@ -18,7 +18,7 @@ from geonoise_jax.drawing.text import aligned, with_error
 from geonoise_jax.evaluation.evaluator.page import protocols
 from geonoise_jax.studies.images.study import Study
 
-TITLES = {"ddpm": "DDPM", "flow_matching": "flow matching", "edm": "EDM", "eqm": "equilibrium matching"}
+TITLES = {"ddpm": "DDPM", "flow_matching": "flow matching", "edm": "EDM", "eqm": "EqM"}
 DATA = {"digits": "Digits, 8 x 8", "fashion_mnist": "Fashion-MNIST, 28 x 28"}
 _NAMES = {
     "sliced_wasserstein": "sliced Wasserstein",
@@ -114,7 +114,7 @@ def _cells(study: Study) -> list[list[str]]:
 
 def _cell(one: dict[str, Any]) -> str:
     if one["value"] is None:
-        return f"{one['not_finite']} not finite"
+        return f"{one['not_finite']} not finite" if one["not_finite"] else "none"
     return with_error(one["value"], one["spread"]) + (_AT_FLOOR if one["at_floor"] else "")
 
 
