@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax import checks
-from geonoise_jax.training import metrics
+from geonoise_jax import checks, files
 
 # What names of metrics.jsonl begin with that an evaluation wrote.
 PREFIX = "held_out/"
@@ -43,9 +42,8 @@ class Best:
             UserError: if the metrics cannot be read.
         """
         name, rank = f"{PREFIX}{self.metric}", _RANK[self.better]
-        path = folder / "metrics.jsonl"
-        lines = metrics.read(path) if path.exists() else []
-        found = {line["step"]: rank(line[name]) for line in lines if name in line and line["step"] in steps}
+        lines = _lines(folder)
+        found = {line["step"]: rank(line[name]) for line in lines if name in line and line.get("step") in steps}
         return min(found, key=lambda step: (found[step], step), default=None)
 
 
@@ -90,8 +88,13 @@ def missing(folder: Path, interval: int, step: int) -> bool:
     Raises:
         UserError: if they cannot be read.
     """
-    path = folder / "metrics.jsonl"
     if not due(interval, step):
         return False
-    lines = metrics.read(path) if path.exists() else []
-    return not any(line["step"] == step and any(name.startswith(PREFIX) for name in line) for line in lines)
+    of_step = [line for line in _lines(folder) if line.get("step") == step]
+    return not any(name.startswith(PREFIX) for line in of_step for name in line)
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    """Return the metrics of a workdir, without a last line that a run may be writing now."""
+    path = folder / "metrics.jsonl"
+    return files.read_json_lines(path, torn=True) if path.exists() else []
