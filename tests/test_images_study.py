@@ -16,13 +16,11 @@ import pytest
 
 from geonoise_jax import build, config
 from geonoise_jax.data.idx import read_idx, read_splits
-from geonoise_jax.process.keys import root_key
-from geonoise_jax.sampling.generation import generate
+from geonoise_jax.sampling.samplers import find
 from geonoise_jax.studies import images, runner
 from geonoise_jax.studies.images import models, report
 from geonoise_jax.studies.images.models import Model
 from geonoise_jax.studies.images.study import Options, Result, Study
-from geonoise_jax.training.state import init_key, init_params
 from geonoise_jax.training.train import Result as Ended
 
 DIGITS = models.models()
@@ -34,16 +32,18 @@ def config_of(model: Model, steps: int = 40, folder: Path = Path("runs")) -> Any
 
 @pytest.mark.parametrize("model", DIGITS, ids=[each.name for each in DIGITS])
 def test_a_way_takes_the_evaluations_that_are_asked_for(model: Model) -> None:
-    """Counted by the sampler itself, of a network that is not trained."""
-    chosen = config.override(config_of(model), [("model.kwargs.base_channels", "4")])
-    run = build.run(chosen)
-    found = models.way(chosen, 8)
-    options = {**run.sampling.options, **dict(found.options)}
-    if found.num_steps:
-        options["num_steps"] = found.num_steps[0]
-    field = run.field(init_params(run.network, run.data.event_shape, init_key(0)))
-    evaluations = generate(field, root_key(0), 2, **options).statistics["evaluations"]
-    assert set(np.asarray(evaluations).tolist()) <= {7.0, 8.0}
+    chosen = config_of(model)
+    sampling = chosen.sampling
+    for wanted in (8, 9, 33):
+        found = models.way(chosen, wanted)
+        options = {**sampling.sampler.kwargs.to_dict(), **dict(found.options)}
+        if found.num_steps:
+            taken = find(sampling.sampler.name, options).evaluations(found.num_steps[0], **options)
+            assert taken is not None
+            assert taken + sampling.denoise in (wanted - 1, wanted)
+        else:
+            assert find(sampling.sampler.name, options).options.keys() >= options.keys()
+            assert options["max_steps"] == wanted
 
 
 def test_descent_takes_longer_steps_where_it_takes_fewer() -> None:
