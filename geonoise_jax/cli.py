@@ -111,6 +111,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         help="e.g. configs/digits.py:ddpm,blind (default: the config in the workdir, to go on with its run)",
     )
     command.add_argument("--workdir", required=True, type=Path, help="folder of the run; resumed if it holds one")
+    command.add_argument(
+        "--init-from",
+        metavar="WORKDIR[:STEP]",
+        help="begin with the averaged parameters of another run, of its latest checkpoint or this one, wherever name "
+        "and shape agree; --config.init_from.params=raw takes those of the step itself",
+    )
     add_allow_import(command)
     command.set_defaults(run=_train)
 
@@ -229,7 +235,7 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> i
     ):
         raise UserError(f"--config: must be given to begin a run; workdir = {str(arguments.workdir)!r} holds none yet")
     start = workdir.read_config(arguments.workdir) if arguments.config is None else config.load(arguments.config)
-    result = train(config.override(start, overrides), arguments.workdir)
+    result = train(config.override(start, _initial(arguments.init_from) + overrides), arguments.workdir)
     if result.stopped_by:
         Output().write(f"{result.stopped_by}: saved step {result.step}; the same command resumes there\n")
         return signals.status(signal.Signals[result.stopped_by])
@@ -242,6 +248,16 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> i
     Output(sys.stdout).write(f"{done}: {arguments.workdir}\n")
     runtime.flushed(sys.stdout)
     return 0
+
+
+def _initial(text: str | None) -> list[tuple[str, str]]:
+    """Return the overrides of ``WORKDIR[:STEP]``; a path may have colons, and is then one that exists."""
+    if text is None:
+        return []
+    folder, colon, step = text.rpartition(":")
+    if not colon or not step.isdecimal() or Path(text).is_dir():
+        folder, step = text, "-1"
+    return [("init_from.workdir", str(files.local(folder, "--init-from").resolve())), ("init_from.step", step)]
 
 
 def _sample(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:

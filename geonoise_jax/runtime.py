@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from absl import logging as absl_logging
 
@@ -36,8 +36,7 @@ def configure() -> None:
     The command line does. A program that wants the same calls it before jax is imported. What the user has set is kept,
     and nothing here can fail a program: an unknown jaxlib gets no flag, and without a folder there is no cache.
     """
-    # Orbax narrates every file it touches there; what matters of it reaches this package as exceptions.
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    _hush_orbax()
     logger = logging.getLogger("geonoise_jax")
     logger.handlers[:] = [LogHandler(Output())]
     logger.setLevel(logging.INFO)
@@ -46,6 +45,20 @@ def configure() -> None:
     if _jaxlib_version() in _VERSIONS_WITH_FLAG and "ynn_fusion_type" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_CPU_CONVOLUTIONS}".strip()
     _keep_programs()
+
+
+def _hush_orbax() -> None:
+    """Keep Orbax's threads from narrating, also of what fails in them, which the call that waits for them raises."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(unraisable: Any) -> None:
+    """Leave out that writes which failed found nobody waiting for them any more."""
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__unraisablehook__(unraisable)
 
 
 def _keep_programs() -> None:

@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,11 +46,14 @@ def clean_process() -> Iterator[None]:
     """
     logger, verbosity = logging.getLogger("geonoise_jax"), absl_logging.get_verbosity()
     before = logger.handlers[:], logger.level, logger.propagate
+    hook, level = sys.unraisablehook, logging.getLogger("asyncio").level
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
         yield
     logger.handlers[:], logger.level, logger.propagate = before
     absl_logging.set_verbosity(verbosity)
+    sys.unraisablehook = hook
+    logging.getLogger("asyncio").setLevel(level)
     jax.clear_caches()
 
 

@@ -21,6 +21,7 @@ from geonoise_jax.errors import UserError
 from geonoise_jax.training import optimizer as optimizers
 from geonoise_jax.training import workdir
 from geonoise_jax.training.ema import EMA, EMAS
+from geonoise_jax.training.initial import AVERAGED, InitFrom
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.posthoc_ema import SIGMA_REL, PosthocEMA
 from geonoise_jax.training.run import Budget, Run, Sampling, Watch, recorded
@@ -123,7 +124,22 @@ def _without_data(config: ConfigDict) -> dict[str, Any]:
         "budget": budget(config),
         "layout": layout(config),
         "sampling": sampling(config),
+        "init_from": init_from(config),
     }
+
+
+def init_from(config: ConfigDict) -> InitFrom | None:
+    """Return the run whose parameters a config starts from; None for fresh ones.
+
+    Raises:
+        ValueError: on a step or kind of parameters without a workdir, besides what ``InitFrom`` refuses.
+    """
+    folder, step, params = (config.init_from[name] for name in ("workdir", "step", "params"))
+    if not folder:
+        given = {"init_from.step": (step, -1), "init_from.params": (params, AVERAGED)}
+        checks.without_effect("init_from.workdir = ''", given)
+        return None
+    return InitFrom(folder, None if step == -1 else step, params)
 
 
 def posthoc_ema(config: ConfigDict) -> PosthocEMA | None:

@@ -78,6 +78,8 @@ def base_config() -> ConfigDict:
             # Further averages, from which one of any width is rebuilt after training; every: updates between snapshots
             # of them, 0 for none at all.
             "posthoc_ema": {"every": 0, "sigma_rel": (0.05, 0.1)},
+            # A run whose parameters this one starts from; step -1: its latest; params: ema or raw.
+            "init_from": {"workdir": "", "step": -1, "params": "ema"},
             # evaluate_every: updates between evaluations while training, 0 for none.
             "training": {
                 "num_steps": 10_000,

@@ -120,7 +120,7 @@ class Distribution(Frozen, abc.ABC):
         """
 
     @abc.abstractmethod
-    def scores(self, projection: Any, level: Level, used: Bool[Array, "T"] | None = None) -> Scores:
+    def scores(self, projection: Any, level: Level, used: Bool[Array, "B T"] | None = None) -> Scores:
         """Return log p(u | t) at levels [B, T]; any finite numbers at levels that are not ``used``."""
 
     @abc.abstractmethod
@@ -231,7 +231,7 @@ def compiled_focus(
 
 @jax.jit
 def compiled_scores(
-    distribution: Distribution, projection: Any, level: Level, used: Bool[Array, "T"] | None = None
+    distribution: Distribution, projection: Any, level: Level, used: Bool[Array, "B T"] | None = None
 ) -> Scores:
     """Return ``distribution.scores(projection, level, used)``."""
     return distribution.scores(projection, level, used)
@@ -261,14 +261,14 @@ def log_ratio(values: Float[Array, "..."], reference: Float[Array, "..."]) -> Fl
     return jnp.log1p((values - reference) / reference)
 
 
-def over_levels(function: Callable[[Level], Array], level: Level, used: Bool[Array, "T"] | None) -> Array:
-    """Map a function of a level [B] over the levels of [B, T] that are used; the results' first axis is T."""
+def over_levels(function: Callable[[Level], Array], level: Level, used: Bool[Array, "B T"] | None) -> Array:
+    """Map a function of a level [B] over the levels of [B, T] that any query uses; the results' first axis is T."""
     levels = Level(*(values.T for values in level))
     if used is None:
         return jax.lax.map(function, levels)
     like = jax.eval_shape(function, Level(*(values[0] for values in levels)))
-    zero = jnp.zeros(like.shape, like.dtype)
-    return jax.lax.map(lambda node: jax.lax.cond(node[0], function, lambda _: zero, node[1]), (used, levels))
+    zero, any_uses = jnp.zeros(like.shape, like.dtype), used.any(axis=0)
+    return jax.lax.map(lambda node: jax.lax.cond(node[0], function, lambda _: zero, node[1]), (any_uses, levels))
 
 
 def average_over_levels(

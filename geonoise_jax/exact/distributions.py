@@ -94,7 +94,7 @@ class Mixture(Distribution):
             jnp.einsum("kd,kde->ke", means, self.basis, precision=rotate),
         )
 
-    def scores(self, projection: tuple[Array, Array], level: Level, used: Bool[Array, "T"] | None = None) -> Scores:
+    def scores(self, projection: tuple[Array, Array], level: Level, used: Bool[Array, "B T"] | None = None) -> Scores:
         reference = self._variance(Level(*(centre_node(values)[:, 0] for values in level)))
         log_size = 0.5 * jnp.log(reference).sum(-1)
         relative = over_levels(

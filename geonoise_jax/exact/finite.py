@@ -184,11 +184,13 @@ class FiniteSet(Distribution):
         run = self._local(function, (data, data, data, layout, queries, queries), layout)
         return run(self.rows, self.square, self.log_weight, projection, u, level)
 
-    def scores(self, projection: Projection, level: Level, used: Bool[Array, "T"] | None = None) -> Scores:
+    def scores(self, projection: Projection, level: Level, used: Bool[Array, "B T"] | None = None) -> Scores:
         queries, layout = P(self.query_axis), self._layout(projection.far is not None)
-        used = jnp.ones(level.b.shape[1], bool) if used is None else used
-        function = self._local(lambda p, at, used: sums.scores(p, at, used, self.axis), (layout, queries, P()), queries)
-        return function(projection, level, used)
+
+        def function(p: Projection, at: Level, used: Array | None) -> Scores:
+            return sums.scores(p, at, used, self.axis)
+
+        return self._local(function, (layout, queries, queries), queries)(projection, level, used)
 
     def average(
         self,

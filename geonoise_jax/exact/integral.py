@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from geonoise_jax.exact import quadrature
 from geonoise_jax.exact.base import (
@@ -98,7 +98,7 @@ def _weigh(
     spacing: Float[Array, "B T"] | None,
     outside: Float[Array, "B"],
 ) -> Integral:
-    scores = compiled_scores(distribution, projection, nodes.level, None if spacing is None else _used(spacing))
+    scores = compiled_scores(distribution, projection, nodes.level, None if spacing is None else spacing > 0.0)
     if scores.blur is None:
         scores = _with_rounding(scores, u, distribution.least_variance(nodes.level), nodes.level.b)
     weights, log_density = _normalised(scores.relative, scores.offset, nodes.log_prior, spacing)
@@ -116,11 +116,6 @@ def _with_rounding(
     return scores._replace(
         blur=rounding * deviations, residual=b * b * deviations, coarseness=rounding * b * b / variance
     )
-
-
-@jax.jit
-def _used(spacing: Float[Array, "B T"]) -> Bool[Array, "T"]:
-    return (spacing > 0.0).any(axis=0)
 
 
 @jax.jit

@@ -72,7 +72,7 @@ class _Plane(Distribution):
         return inside * projection.inside[None] + beta.sum(-1)[..., None] * projection.perp[None]
 
     @abc.abstractmethod
-    def scores(self, projection: InPlane, level: Level, used: Bool[Array, "T"] | None = None) -> Scores:
+    def scores(self, projection: InPlane, level: Level, used: Bool[Array, "B T"] | None = None) -> Scores:
         """Return log p(u | t), with ``cache = (mean_scale, residual_scale)``, each [B, T]."""
 
     def _noise_volume(self, level: Level, dims: int) -> tuple[Float[Array, "B T"], Float[Array, "B"]]:
@@ -108,7 +108,7 @@ class Subspace(_Plane):
         z = jax.random.normal(threefry(key), (num, self.frame.shape[1]), self.frame.dtype)
         return jnp.dot(self.scale * z, self.frame.T, precision=jax.lax.Precision.HIGHEST)
 
-    def scores(self, projection: InPlane, level: Level, used: Bool[Array, "T"] | None = None) -> Scores:  # noqa: ARG002
+    def scores(self, projection: InPlane, level: Level, used: Bool[Array, "B T"] | None = None) -> Scores:  # noqa: ARG002
         inner = self.frame.shape[1]
         a, b2, s2 = level.a, level.b * level.b, self.scale * self.scale
         total = a * a * s2 + b2
@@ -155,7 +155,7 @@ class Circles(_Plane):
         plane = radius[:, None] * jnp.stack([jnp.cos(phi), jnp.sin(phi)], axis=-1)
         return jnp.dot(plane, self.frame.T, precision=jax.lax.Precision.HIGHEST)
 
-    def scores(self, projection: InPlane, level: Level, used: Bool[Array, "T"] | None = None) -> Scores:  # noqa: ARG002
+    def scores(self, projection: InPlane, level: Level, used: Bool[Array, "B T"] | None = None) -> Scores:  # noqa: ARG002
         b2 = (level.b * level.b)[..., None]
         reach = level.a[..., None] * self.radii[None, None]
         # The square root has no derivative at the centre; its argument is kept just above it.

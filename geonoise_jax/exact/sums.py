@@ -30,6 +30,7 @@ from jaxtyping import Array, Bool, Float
 from geonoise_jax.exact.base import LOG_2PI, Level, Scores
 from geonoise_jax.exact.projection import HIGHEST, Far, Projection, thin
 from geonoise_jax.exact.quadrature import ORDER
+from geonoise_jax.exact.turns import in_turns
 
 _SAMPLE = 1024
 _HEADROOM = 30.0
@@ -37,8 +38,14 @@ _TIE = 1e-5
 _ABOUT = 1.5
 
 
-def scores(projection: Projection, level: Level, used: Bool[Array, "T"], axis: str | None) -> Scores:
+def scores(projection: Projection, level: Level, used: Bool[Array, "B T"] | None, axis: str | None) -> Scores:
     """Return log p(u | t), with the log normalisers of the weights, [B, T], in its cache; 0 at levels not used."""
+    if used is None:
+        return _scores(projection, level, jnp.ones(level.b.shape[1], bool), axis)
+    return in_turns(lambda few, rows: _scores(few, rows[0], rows[1].any(axis=0), axis), projection, (level, used))
+
+
+def _scores(projection: Projection, level: Level, used: Bool[Array, "T"], axis: str | None) -> Scores:
     dim = projection.centre.shape[1]
     sample = thin(projection, _SAMPLE).far
 
@@ -93,7 +100,9 @@ def average(
 ) -> Float[Array, "J B D"]:
     """Return ``sum_t (alpha D_t + beta R_t)``."""
     coefficient = alpha - level.a[None] * beta
-    near, far = _summed_weights(projection, level, normaliser, coefficient)
+    rows = level, normaliser, jnp.moveaxis(coefficient, 0, 1)
+    summed = in_turns(lambda few, rows: _summed_weights(few, *rows), projection, rows)
+    near, far = jax.tree.map(lambda values: jnp.moveaxis(values, 1, 0), summed)
     moved = jnp.einsum("jbk,bkd->jbd", near, projection.near.delta, precision=HIGHEST)
     if far is not None:
         flat = far.reshape(far.shape[0] * far.shape[1], -1)[:, : len(points)]
@@ -223,25 +232,25 @@ def _summed_weights(
     projection: Projection,
     level: Level,
     normaliser: Float[Array, "B T"],
-    coefficient: Float[Array, "J B T"],
-) -> tuple[Float[Array, "J B K"], Float[Array, "J B R L"] | None]:
+    coefficient: Float[Array, "B J T"],
+) -> tuple[Float[Array, "B J K"], Float[Array, "B J R L"] | None]:
     """Return ``sum_t coefficient_t w_tk`` of the near and of the other points.
 
     Levels are taken in groups whose exponentials one fused loop adds up while the scores pass through the cache once.
     """
     far = projection.far
-    rows = (len(coefficient),)
+    num = coefficient.shape[1]
 
     def add_group(totals: tuple[Array, Array | None], group: tuple[Level, Array, Array]) -> tuple[Array, Array | None]:
         near_sum, far_sum = totals
         levels, log_norm, factor = group
         weight = jnp.exp(_near_exponents(projection, levels) - log_norm[..., None])
-        near_sum += jnp.einsum("gjb,gbk->jbk", factor, weight, precision=HIGHEST)
+        near_sum += jnp.einsum("gbj,gbk->bjk", factor, weight, precision=HIGHEST)
         if far is not None and far_sum is not None:
             for i in range(len(log_norm)):
                 at = Level(*(values[i : i + 1] for values in levels))
                 weight = jnp.exp(_far_exponents(projection, far, at) - log_norm[i][None, :, None, None])
-                far_sum += factor[i][..., None, None] * weight
+                far_sum += factor[i][..., None, None] * weight[0][:, None]
         return near_sum, far_sum
 
     def add_used(totals: tuple[Array, Array | None], group: tuple[Level, Array, Array]) -> tuple[tuple, None]:
@@ -249,8 +258,9 @@ def _summed_weights(
             jnp.any(group[2] != 0.0), jax.checkpoint(add_group), lambda same, _: same, totals, group
         ), None
 
-    near_sum = jnp.zeros(rows + projection.near.tilt.shape, normaliser.dtype)
-    far_sum = None if far is None else jnp.zeros(rows + far.product.shape, normaliser.dtype)
+    batch, near = projection.near.tilt.shape
+    near_sum = jnp.zeros((batch, num, near), normaliser.dtype)
+    far_sum = None if far is None else jnp.zeros((batch, num, *far.product.shape[1:]), normaliser.dtype)
     groups = (Level(*map(_grouped, level)), _grouped(normaliser), _grouped(coefficient, fill=0.0))
     return jax.lax.scan(add_used, (near_sum, far_sum), groups)[0]
 

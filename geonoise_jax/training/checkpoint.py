@@ -10,16 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import logging
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
@@ -36,6 +33,8 @@ from geonoise_jax.training.checkpoint_errors import (
 )
 from geonoise_jax.training.fingerprint import fingerprint
 from geonoise_jax.training.state import TrainState, types
+from geonoise_jax.training.stored_types import abstract as abstract_array
+from geonoise_jax.training.stored_types import nested, text_sum, way_out
 from geonoise_jax.training.watched import NewestAndBest
 
 _LOG = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ class Checkpoints:
             return
         train, ema = _split(state)
         arrays = types(state)
-        meta = {"train": fingerprint(train), "ema": fingerprint(ema), "types": arrays, "types_sum": _text_sum(arrays)}
+        meta = {"train": fingerprint(train), "ema": fingerprint(ema), "types": arrays, "types_sum": text_sum(arrays)}
         items = ocp.args.Composite(
             train=ocp.args.StandardSave(train), ema=ocp.args.StandardSave(ema), meta=ocp.args.JsonSave(meta)
         )
@@ -158,6 +157,23 @@ class Checkpoints:
         train["params"] = jax.tree.leaves(abstract)
         read = self._read_step(chosen, {"train": train}, types({"params": abstract}))
         return chosen, jax.tree.unflatten(jax.tree.structure(abstract), read["train"]["params"])
+
+    def restore_unknown(self, step: int | None, *, averaged: bool) -> tuple[int, PyTree[Array]]:
+        """Return the step and the parameters of a checkpoint, by the names and types that it says it holds.
+
+        Args:
+            step: the checkpoint of this step; None for the latest.
+            averaged: the averaged parameters, not those of the step itself.
+
+        Raises:
+            ValueError: as :meth:`restore_ema`, and for a checkpoint of a version that did not store types.
+        """
+        chosen = max(self.steps, default=None) if step is None else step
+        if chosen is None:
+            raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
+        self._require(chosen)
+        like = nested(self._types(chosen), "ema_params" if averaged else "params")
+        return self.restore_ema(like, chosen) if averaged else self.restore_raw(like, chosen)
 
     def is_sound(self, step: int) -> bool:
         """Return whether a checkpoint can be read whole and holds what was saved, without knowing its run."""
@@ -264,7 +280,7 @@ class Checkpoints:
         if "types" not in meta:
             return
         found = meta["types"]
-        if _text_sum(found) != meta["types_sum"]:
+        if text_sum(found) != meta["types_sum"]:
             raise UserError("the checksum of the arrays' types does not match them")
         trees = {name.partition("/")[0] for name in wanted}
         held = {name: kind for name, kind in found.items() if name.partition("/")[0] in trees}
@@ -274,30 +290,28 @@ class Checkpoints:
             raise OtherTypesError(
                 f"{self._named(step)} holds {name} as {held.get(name, 'nothing')}, "
                 f"which must be {wanted.get(name, 'absent')} here ({len(set(others))} of {len(wanted)} arrays differ); "
-                f"{_way_out(found)}"
+                f"{way_out(found)}"
             )
 
     def _stored(self, step: int) -> dict[str, Any]:
         """Return the items of a checkpoint as abstract arrays on one device, by the types that it says it holds."""
+        held = self._types(step)
+        train: dict[str, Any] = {each.name: [] for each in dataclasses.fields(TrainState) if each.name != "ema_params"}
+        for path, kind in held.items():
+            name = path.partition("/")[0]
+            if name != "ema_params":
+                train[name].append(abstract_array(kind))
+        _drop_unused(train)
+        return {"train": train, "ema": nested(held, "ema_params")}
+
+    def _types(self, step: int) -> dict[str, str]:
         meta = self._read_meta(step)
         if "types" not in meta:
             raise UserError(
                 f"workdir = {str(self._workdir)!r}: checkpoint {step} is of a version that did not store types; train "
                 "it on, or take the averaged parameters"
             )
-        train: dict[str, Any] = {each.name: [] for each in dataclasses.fields(TrainState) if each.name != "ema_params"}
-        ema: dict[str, Any] = {}
-        for path, kind in meta["types"].items():
-            name, *parents = path.split("/")
-            if name != "ema_params":
-                train[name].append(_abstract(kind))
-                continue
-            node = ema
-            for parent in parents[:-1]:
-                node = node.setdefault(parent, {})
-            node[parents[-1]] = _abstract(kind)
-        _drop_unused(train)
-        return {"train": train, "ema": ema}
+        return meta["types"]
 
     def _read_meta(self, step: int) -> dict[str, Any]:
         return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
@@ -341,29 +355,6 @@ def _without_news() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(wanted)
-
-
-def _abstract(kind: str) -> jax.ShapeDtypeStruct:
-    """Return the array of a type such as ``float32[3,16]``, on the host's device where there is one."""
-    dtype, _, shape = kind.removesuffix("]").partition("[")
-    try:
-        device = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:
-        device = jax.local_devices()[0]
-    where = jax.sharding.SingleDeviceSharding(device)
-    return jax.ShapeDtypeStruct(tuple(int(n) for n in shape.split(",") if n), jnp.dtype(dtype), sharding=where)
-
-
-def _way_out(found: dict[str, str]) -> str:
-    # The running means have the precision that jax computes in; parameters may be float32 in either.
-    mode = any(held.startswith("float64") for held in found.values())
-    if mode != (jnp.result_type(float) == jnp.float64):
-        return f"the run was trained with jax_enable_x64 = {mode}: set JAX_ENABLE_X64={int(mode)}"
-    return "the network or the data is another than the run's"
-
-
-def _text_sum(value: dict[str, str]) -> int:
-    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def _split(state: TrainState) -> tuple[dict[str, Any], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from geonoise_jax.errors import UserError
 # The most of an error of another library that is quoted.
 _REASON = 200
 _CHUNK = 1 << 20
+_FAILURES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "ENOENT")
+# File layers quote them in the midst of their own words.
+_OF_THE_SYSTEM = tuple(os.strerror(getattr(errno, name)) for name in _FAILURES if hasattr(errno, name))
 
 
 class DamagedCheckpointError(UserError):
@@ -30,8 +34,12 @@ class OtherTypesError(UserError):
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of an error of another library, shortened."""
-    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    """Return what the system said, where an error of another library quotes it, or its first line, shortened."""
+    text = str(error)
+    quoted = next((words for words in _OF_THE_SYSTEM if words in text), None)
+    if quoted:
+        return quoted[0].lower() + quoted[1:]
+    line = text.splitlines()[0] if text else type(error).__name__
     return line if len(line) <= _REASON else line[: _REASON - 3] + "..."
 
 

@@ -26,6 +26,7 @@ from geonoise_jax.process import schedules, targets, times, weights
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.training import ema, optimizer
+from geonoise_jax.training.initial import InitFrom
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.posthoc_ema import PosthocEMA
 from geonoise_jax.training.sharding import Layout
@@ -171,6 +172,7 @@ class Run:
         posthoc: further averages from which any is rebuilt after training; None for none.
         budget, layout, sampling: see these classes.
         watch: what measures the network while it trains; None for nothing.
+        init_from: the run whose parameters it starts from; None to start from fresh ones.
         seed: seed of everything random.
         flip: mirror each image left-right with probability 1/2.
         placement: see ``data.Pipeline``.
@@ -194,6 +196,7 @@ class Run:
     layout: Layout = dataclasses.field(default_factory=Layout)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     watch: Watch | None = None
+    init_from: InitFrom | None = None
     seed: int = 0
     flip: bool = False
     placement: str = "auto"

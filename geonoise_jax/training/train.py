@@ -27,6 +27,7 @@ from geonoise_jax.signals import StopRequest
 from geonoise_jax.training import metrics, sharding, watched, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
 from geonoise_jax.training.description import Description
+from geonoise_jax.training.initial import log_started, started_from
 from geonoise_jax.training.metrics import MetricsLog
 from geonoise_jax.training.posthoc_ema import Snapshots
 from geonoise_jax.training.run import Budget, Record, Run, Sampling, check_network
@@ -209,13 +210,16 @@ def initial_state(setup: Setup, checkpoints: Checkpoints) -> TrainState:
     """Return the state to start from.
 
     1. The latest sound checkpoint of the workdir, onto this run's devices, however many saved it.
-    2. A fresh state from the seed.
+    2. A fresh state from the seed, with the parameters of another run if the run is to start from there.
     """
     restored = checkpoints.restore(setup.abstract)
     if restored is not None:
         _LOG.info("resuming %s at step %d", setup.folder, int(restored.step))
         return restored
-    state = setup.init()
+    state, origin = setup.init(), setup.run.init_from
+    if origin is not None:
+        state, taken = started_from(state, origin)
+        log_started(origin, taken)
     overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
     files.write_text(setup.folder / "parameters.txt", overview + "\n")
     return state
