@@ -20,6 +20,7 @@ from geonoise_jax.cli_options import (
     join_processes,
     numbers,
     options_of,
+    step,
 )
 from geonoise_jax.errors import UserError
 from geonoise_jax.progress import Output
@@ -162,7 +163,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
         help="noise levels of the guidance (default: the config's)",
     )
     command.add_argument("--label", type=int, help="class of all samples, for a class-conditional model")
-    command.add_argument("--step", type=int, help="step of the checkpoint (default: the latest)")
+    command.add_argument("--step", type=step, help="step of the checkpoint, or best (default: the latest)")
     command.add_argument(
         "--params", default="ema", help="ema, the averaged parameters, or raw, those of the step itself (default: ema)"
     )
@@ -238,7 +239,8 @@ def _demo(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 
 
 def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
-    from geonoise_jax import build, config
+    from geonoise_jax import config
+    from geonoise_jax.evaluation import train
     from geonoise_jax.training import workdir
 
     if arguments.config is None and not any(
@@ -246,7 +248,7 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> i
     ):
         raise UserError(f"--config: must be given to begin a run; workdir = {str(arguments.workdir)!r} holds none yet")
     start = workdir.read_config(arguments.workdir) if arguments.config is None else config.load(arguments.config)
-    result = build.train(config.override(start, _initial(arguments.init_from) + overrides), arguments.workdir)
+    result = train(config.override(start, _initial(arguments.init_from) + overrides), arguments.workdir)
     if result.stopped_by:
         if processes.is_lead():
             Output().write(f"{result.stopped_by}: saved step {result.step}; the same command resumes there\n")

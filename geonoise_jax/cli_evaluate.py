@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from geonoise_jax.cli_options import add_allow_import, add_options, add_processes, add_span, numbers, options_of
+from geonoise_jax.cli_options import add_allow_import, add_options, add_processes, add_span, numbers, options_of, step
 from geonoise_jax.evaluation.metrics.table import METRICS
 
 _SEVERAL = "several, separated by commas, are swept over"
@@ -25,7 +25,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--workdir", required=True, type=Path, action="append", help="workdir of a training run; may be repeated"
     )
-    command.add_argument("--step", default="last", help="step of the checkpoint, last or all (default: last)")
+    command.add_argument(
+        "--step", type=step, default="last", help="step of the checkpoint, last, best or all (default: last)"
+    )
     command.add_argument(
         "--metrics", type=_words, metavar="NAME[,NAME...]", help="default: the quick ones for the data"
     )
@@ -44,7 +46,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         "(default: the run's data set)",
     )
     command.add_argument("--held-out", metavar="SPLIT", help="split that training did not see (default: test)")
-    command.add_argument("--num-reference", type=int, metavar="NUM", help="held-out items to use (default: all)")
+    command.add_argument(
+        "--against",
+        metavar="SET",
+        help="held_out, or training: compare with training items, as most published FIDs do (default: held_out)",
+    )
+    command.add_argument(
+        "--num-reference", type=int, metavar="NUM", help="items to compare with that are used (default: all)"
+    )
     command.add_argument("--num-likelihood", type=int, metavar="NUM", help="of likelihoods (default: 256)")
     command.add_argument("--out", type=Path, help="folder of the page and curves (default: WORKDIR/evaluation)")
     _add_sampling(command)
@@ -74,7 +83,6 @@ def _evaluate(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 
     names = [field.name for field in dataclasses.fields(Options) if field.name != "sampler_options"]
     given: dict[str, Any] = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    given["step"] = int(arguments.step) if arguments.step.isdigit() else arguments.step
     options = Options(**given, sampler_options=options_of(arguments.option))
     found = evaluate([files.local(each, "--workdir") for each in arguments.workdir], options, out=arguments.out)
     if not processes.is_lead():

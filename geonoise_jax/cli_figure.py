@@ -21,6 +21,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--out", type=Path, help="file name without ending (default: NAME)")
     without = ", ".join(name for name, entry in STUDIES.items() if entry.workdir == NONE)
     command.add_argument("--workdir", type=Path, help=f"workdir of a training run; {without} takes none")
+    command.add_argument(
+        "--quick", action="store_true", help="try out a study that trains, at a size that shows nothing"
+    )
     add_options(command, "option of the study, e.g. num=4096; may be repeated")
     add_allow_import(command)
     command.set_defaults(run=_figure)
@@ -29,8 +32,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _figure(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     from geonoise_jax.studies import runner
 
-    options = runner.options(arguments.name, arguments.workdir, options_of(arguments.option))
     out = arguments.out or Path(arguments.name)
+    given = options_of(arguments.option) | ({"quick": True} if arguments.quick else {})
+    options = runner.options(arguments.name, arguments.workdir, given, out)
     print(runner.run(arguments.name, out, options))
     print(out.with_name(out.name + ".png"))
     return 0

@@ -88,6 +88,11 @@ def join_processes(arguments: argparse.Namespace) -> None:
     )
 
 
+def step(text: str) -> int | str:
+    """Read the number of updates of a checkpoint, or the word for one."""
+    return int(text) if text.isdigit() else text
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """Read numbers separated by commas."""
     try:

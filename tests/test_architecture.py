@@ -59,7 +59,8 @@ ROOMS: dict[str, set[str]] = {
         *("sampling", "training"),
     },
     "studies": {
-        *("build", "drawing", "evaluation", "exact", "fields", "process", "progress", "sampling", "training"),
+        *("build", "config", "data", "drawing", "evaluation", "exact", "fields", "files", "process", "progress"),
+        *("sampling", "training"),
     },
     "demo": {"build", "config", "drawing", "evaluation", "files", "process", "progress", "sampling", "training"},
     "cli_options": {"config", "files", "processes"},

@@ -98,7 +98,7 @@ BAD_OVERRIDES = [
     (
         "training",
         "8",
-        "--config.training: is a group of keys; give one of accumulate, batch_size, log_every, num_steps",
+        "--config.training: is a group of keys; give one of accumulate, batch_size, evaluate_every, log_every",
     ),
     ("target.kwargs", "8", "--config.target.kwargs: is a group of keys; give one of its kwargs"),
     ("training.num_steps", "1e3", "--config.training.num_steps = '1e3': must be of type int, such as \\d"),

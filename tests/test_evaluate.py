@@ -18,14 +18,13 @@ import pytest
 
 from geonoise_jax import build
 from geonoise_jax.evaluation import Options, evaluate
-from geonoise_jax.evaluation.evaluator import cases, outputs, records, samples
+from geonoise_jax.evaluation.evaluator import bench, cases, records, samples
 from geonoise_jax.evaluation.evaluator.kept import Kept
-from geonoise_jax.evaluation.evaluator.records import Log, numbers_of
-from geonoise_jax.evaluation.floors import Distance
-from geonoise_jax.evaluation.intervals import Estimate
-from geonoise_jax.evaluation.metrics.base import LOWER, Value
+from geonoise_jax.evaluation.evaluator.records import numbers_of
 from geonoise_jax.evaluation.metrics.table import METRICS
 from geonoise_jax.evaluation.moments import Moments, write_moments
+from geonoise_jax.evaluation.point_metrics import sliced_wasserstein
+from geonoise_jax.evaluation.reference import of_data
 from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.training.train import train
 from tests.command_line import run
@@ -247,6 +246,44 @@ def test_a_run_of_own_objects_is_evaluated_against_points(tmp_path: Path) -> Non
     assert {one["reference"] for one in found.records} == {"points.npz, 100 of 200 points"}
 
 
+def test_training_items_are_a_reference_whose_floor_is_held_out(workdir: Path) -> None:
+    found = evaluate(workdir, Options(metrics=QUICK, num=64, against="training", num_reference=150))
+    title = "circles/train, 150 items that training saw; floor by test"
+    assert {one["reference"] for one in found.records} == {title}
+    other = evaluate(workdir, Options(metrics=QUICK, num=64))
+    assert of(found, QUICK[0])["value"] != of(other, QUICK[0])["value"]
+    config = restore(workdir).config
+    seen = build.model_points(build.arrays(config))[np.linspace(0, 199, 150).round().astype(int)]
+    kept = Kept(workdir / "evaluation" / of(found, QUICK[0])["samples"]).read("x", 64)
+    assert of(found, QUICK[0])["value"] == pytest.approx(sliced_wasserstein(kept, seen))
+    with pytest.raises(ValueError, match="metrics = log_likelihood: is of held-out items: against = held_out"):
+        evaluate(workdir, Options(metrics=("log_likelihood",), num=64, against="training"))
+
+
+def test_workdirs_of_the_same_data_share_a_reference(
+    workdir: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+
+    def counting(given: Any, *arguments: Any, **options: Any) -> Any:
+        loads.append(str(arguments))
+        return of_data(given, *arguments, **options)
+
+    monkeypatch.setattr(bench, "of_data", counting)
+    other = Path(shutil.copytree(trained, tmp_path / "other"))
+    shared: bench.Shared = {}
+    found = evaluate([workdir, other], Options(metrics=QUICK, num=64), shared=shared)
+    assert (len(found.records), len(loads), len(shared)) == (4, 1, 1)
+    evaluate(workdir, Options(metrics=("two_sample",), num=64), shared=shared)
+    assert len(loads) == 1
+    evaluate(workdir, Options(metrics=("two_sample",), num=65), shared=shared)
+    assert len(loads) == 2
+    facts = json.loads((other / "data.json").read_text())
+    (other / "data.json").write_text(json.dumps({**facts, "checksum": 1}))
+    with pytest.raises(ValueError, match="was trained on other data"):
+        bench._of_data(restore(other), other, Options(num=64), shared)
+
+
 def refusals(folder: Path) -> list[tuple[Any, str]]:
     np.save(folder / "wide.npy", np.zeros((50, 5), np.float32))
     write_moments(folder / "moments.npz", Moments(np.zeros(3), np.eye(3)))
@@ -285,6 +322,8 @@ def test_bad_input_is_refused_before_anything_is_sampled(
         ({"num": 39}, "num = 39: must be an integer >= 40"),
         ({"step": "first"}, "step = 'first': must be an integer"),
         ({"params": "mean"}, "params = 'mean'"),
+        ({"against": "test"}, "against = 'test': must be one of held_out, training"),
+        ({"against": "training", "reference": Path("x.npy")}, "against = 'training': has no effect with reference"),
         ({"num_steps": (4, 4)}, "must not name anything twice"),
         ({"ema": (0.1,), "params": "raw"}, "params = 'raw': has no effect with ema"),
     ],
@@ -327,39 +366,3 @@ def test_a_torn_last_record_is_dropped_and_made_again(workdir: Path) -> None:
     path.write_text("no record\n" + path.read_text())
     with pytest.raises(ValueError, match=r"results.jsonl: line 1: is damaged"):
         evaluate(workdir, options)
-
-
-def test_kept_rows_continue_each_other(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "rows")
-    assert kept.held == 0
-    for start in (0, 3, 5):
-        kept.add({"x": np.arange(start, start + (3 if start == 0 else 2))})
-    assert kept.held == 7
-    assert [len(batch["x"]) for batch in kept.batches(4)] == [3, 1]
-    np.testing.assert_array_equal(kept.read("x", 6), np.arange(6))
-    with pytest.raises(ValueError, match="holds 7 rows; must hold 8"):
-        kept.read("x", 8)
-    (tmp_path / "rows" / "00000003-00000005.npz").write_bytes(b"PK")
-    with pytest.raises(ValueError, match="is damaged or cannot be read"):
-        kept.read("x", 7)
-    (tmp_path / "rows" / "00000003-00000005.npz").unlink()
-    assert kept.held == 3
-    kept.add({"x": np.arange(3, 5)})
-    np.testing.assert_array_equal(kept.read("x", 7), np.arange(7))
-
-
-def test_records_have_no_numbers_that_json_has_not(tmp_path: Path) -> None:
-    value = Value(Estimate(float("inf"), 0.0, 0.0, float("nan")), "none", LOWER, "p", Distance(1.0, 0.1))
-    log = Log(tmp_path)
-    log.add(records.record("far", value, not_finite=0, key="k"))
-    (read,) = records.read(log.path)
-    assert (read["value"], read["high"], read["floor"]["value"]) == (None, None, 1.0)
-    assert Log(tmp_path).of("k") == [read]
-
-
-def test_nearest_points_are_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outputs, "_ENTRIES", 40)
-    rng = np.random.default_rng(0)
-    x, points = rng.standard_normal((4, 2, 2, 1)), rng.standard_normal((30, 2, 2, 1))
-    distance = np.linalg.norm((x[:, None] - points[None]).reshape(4, 30, 4), axis=-1)
-    np.testing.assert_array_equal(outputs.nearest(x, points, 3), np.argsort(distance, axis=1)[:, :3])

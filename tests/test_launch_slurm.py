@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -269,7 +270,7 @@ def test_training_on_two_nodes_is_preempted_and_ends_with_the_same_result(slurm:
     program = write(tmp_path / "geonoise", GEONOISE)
     log = tmp_path / "log"
     python = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
-    given = {**SMALL, "training.num_steps": 600, "training.log_every": 10, "checkpoint.every": 5000}
+    given: dict[str, Any] = {**SMALL, "training.num_steps": 600, "training.log_every": 10, "checkpoint.every": 5000}
     given |= {"data.data_dir": tmp_path / "data"}
     train = ["train", CONFIG, *(f"--config.{key}={value}" for key, value in given.items())]
 

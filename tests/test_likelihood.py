@@ -162,6 +162,35 @@ def test_every_draw_has_its_own_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.draw_spread > 0.01
 
 
+def test_the_error_of_probes_is_how_the_value_scatters_with_them() -> None:
+    """Of points, on which the seed does nothing else; with an exact trace there is none."""
+    x = np.random.default_rng(0).normal(MEAN, STD, (5, 2)).astype(np.float32)
+    settings: dict[str, Any] = {"solver": "heun", "num_steps": 4}
+    probes = {"divergence": "hutchinson", "probes": 4, "noise": "gaussian", **settings}
+    found = [log_likelihood(gaussian_field(), x, options=Options(seed=seed, **probes)) for seed in range(50)]
+    scatter = np.std([each.value for each in found], ddof=1)
+    assert np.sqrt(np.mean([each.probe_error**2 for each in found])) == pytest.approx(scatter, rel=0.35)
+    assert found[0].probe_error < found[0].standard_error
+    assert log_likelihood(gaussian_field(), x, options=Options(divergence="exact", **settings)).probe_error == 0.0
+    once = log_likelihood(gaussian_field(), x, options=Options(**{**probes, "probes": 1}))
+    assert once.probe_error == math.inf
+
+
+def test_the_error_of_probes_falls_with_draws_and_is_in_the_unit() -> None:
+    settings: dict[str, Any] = {"solver": "heun", "num_steps": 4, "divergence": "hutchinson", "noise": "gaussian"}
+    one, nine = (
+        bits_per_dim(
+            gaussian_field(), stored_items(40), options=Options(draws=draws, **settings), scaling=(CENTER, SCALE)
+        )
+        for draws in (1, 9)
+    )
+    assert nine.probe_error == pytest.approx(one.probe_error / 3.0, rel=0.2)
+    nats = log_likelihood(
+        gaussian_field(), dequantised(stored_items(40), CENTER, SCALE, 0), options=Options(**settings)
+    )
+    assert one.probe_error == pytest.approx(nats.probe_error / (2.0 * math.log(2.0)), rel=1e-3)
+
+
 SIGMA = 0.7
 
 

@@ -76,6 +76,27 @@ def test_samples_of_the_datas_law_have_the_density_and_coverage_of_the_closed_fo
     assert min(hits) >= 90, hits
 
 
+@pytest.mark.parametrize(("n", "m", "dim", "scale"), [(150, 120, 6, 0.8), (120, 100, 24, 1.2)])
+def test_with_the_data_fixed_intervals_are_about_other_samples(n: int, m: int, dim: int, scale: float) -> None:
+    """They contain the mean over sets of samples, and are narrower than those that are about other data too."""
+    data = draw(7, m, dim)
+    found, both = [], []
+    for seed in range(100):
+        x = scale * draw(1000 + seed, n, dim)
+        found.append([*precision_recall(x, data, data_fixed=True), *density_coverage(x, data, data_fixed=True)])
+        if seed < 4:
+            both.append([*precision_recall(x, data), *density_coverage(x, data)])
+    values, spreads = (
+        np.array([[getattr(each, name) for each in row] for row in found]) for name in ("value", "spread")
+    )
+    means = values.mean(axis=0)
+    hits = [sum(row[index].low <= means[index] <= row[index].high for row in found) for index in range(4)]
+    assert min(hits) >= 89, hits
+    assert (spreads.mean(axis=0) < 1.8 * values.std(axis=0, ddof=1)).all()
+    assert (np.array([[each.spread for each in row] for row in both]).mean(axis=0) > 1.1 * spreads.mean(axis=0)).all()
+    assert np.array([[each.value for each in row] for row in both]) == pytest.approx(values[:4])
+
+
 def test_coverage_of_equal_laws_by_hand() -> None:
     """With one sample and k = 1: the sample is nearer than all other data with one chance in m."""
     assert coverage_of_equal_laws(1, 10, k=1) == pytest.approx(0.1)

@@ -142,6 +142,7 @@ def test_images_of_another_size_are_fitted_by_the_rule_of_the_config_only(tmp_pa
         space = space_of(folder_config(size=8, fit=fit), (8, 8, 3), (127.5, 2 / 255), 3.0)
         assert as_events(read_points(image, "x"), space).shape == (number, 8, 8, 3)
     other = space_of(config.load("configs/svhn.py"), (8, 8, 3), (127.5, 2 / 255), 3.0)
+    assert space_of(None, (8, 8, 3), (127.5, 2 / 255), 3.0) == other, "of a run of own objects"
     with pytest.raises(ValueError, match=r"x = .*a.png'?: has images of 8x16 pixels \(height x width\); must be 8x8"):
         as_events(read_points(image, "x"), other)
     with pytest.raises(ValueError, match=r"is an image or holds some; the config's data are \[3\]"):

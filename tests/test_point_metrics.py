@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
+from geonoise_jax.evaluation import point_metrics
 from geonoise_jax.evaluation.point_metrics import sliced_wasserstein
 
 SHAPES = [(1,), (3,), (8, 8, 1)]
@@ -76,6 +77,15 @@ def test_a_shift_by_v_is_v_over_root_d(dim: int) -> None:
     # <v, theta>^2 / |v|^2 follows Beta(1/2, (D-1)/2), of relative variance 2 (D-1) / (D+2).
     error = 0.5 * math.sqrt(2 * (dim - 1) / (dim + 2) / num)
     assert sliced_wasserstein(x, x + v, num_projections=num) == pytest.approx(want, rel=5 * error + 1e-9)
+
+
+def test_directions_in_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = draw(8, 30, 3), draw(9, 20, 3)
+    whole = sliced_wasserstein(x, y)
+    monkeypatch.setattr(point_metrics, "_ENTRIES", 700)
+    assert sliced_wasserstein(x, y) == pytest.approx(whole, rel=1e-14)
+    monkeypatch.setattr(point_metrics, "_ENTRIES", 1)
+    assert sliced_wasserstein(x, y) == pytest.approx(whole, rel=1e-14)
 
 
 def test_directions_come_from_the_seed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,28 @@ from geonoise_jax.build.networks import LOSS_NAMES, field_options, guidance, net
 from geonoise_jax.build.processes import loss_weight, process, scale, time_law
 from geonoise_jax.build.specs import from_spec, frozen
 from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.errors import UserError
 from geonoise_jax.training import optimizer as optimizers
 from geonoise_jax.training import workdir
 from geonoise_jax.training.ema import EMA, EMAS
 from geonoise_jax.training.initial import AVERAGED, InitFrom
 from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.posthoc_ema import SIGMA_REL, PosthocEMA
-from geonoise_jax.training.run import Budget, Run, Sampling, recorded
+from geonoise_jax.training.run import Budget, Run, Sampling, Watch, recorded
 from geonoise_jax.training.sharding import Layout
 from geonoise_jax.training.train import Result, carry_on, finished, mesh_of
 from geonoise_jax.training.workdir import OfConfig
 
+Watching = Callable[[ConfigDict, Arrays], Watch]
+
 
 def train(
-    config: ConfigDict, folder: str | Path, *, data: Arrays | None = None, devices: list[jax.Device] | None = None
+    config: ConfigDict,
+    folder: str | Path,
+    *,
+    data: Arrays | None = None,
+    devices: list[jax.Device] | None = None,
+    watching: Watching | None = None,
 ) -> Result:
     """Train the model of a config in a workdir, or go on with it; see ``training.train``.
 
@@ -40,6 +49,8 @@ def train(
         folder: the workdir.
         data: the training set, by default that of the config.
         devices: devices of the mesh; all by default.
+        watching: returns what evaluates the run of a config on its data while it trains, which this room does not
+            know how to; ``evaluation.train`` gives it. None where ``training.evaluate_every`` is 0.
 
     Raises:
         ValueError: on a config that cannot be built, or a workdir of another one or of other data.
@@ -50,8 +61,11 @@ def train(
     mesh_of(parts["budget"], parts["layout"], devices)
     processes.require_same("config", configs.dumps(config))
     workdir.compare(OfConfig(config), folder)
-    done = finished(folder, parts["budget"], parts["sampling"])
-    return carry_on(_run(config, parts, data), folder, devices=devices) if done is None else done
+    every = _evaluate_every(config, watching)
+    done = finished(folder, parts["budget"], parts["sampling"], every)
+    if done is not None:
+        return done
+    return carry_on(_run(config, parts, data, watching if every else None), folder, devices=devices)
 
 
 def run(config: ConfigDict, data: Arrays | None = None) -> Run:
@@ -64,7 +78,25 @@ def run(config: ConfigDict, data: Arrays | None = None) -> Run:
     return _run(config, _without_data(config), data)
 
 
-def _run(config: ConfigDict, parts: dict[str, Any], data: Arrays | None) -> Run:
+def _evaluate_every(config: ConfigDict, watching: Watching | None) -> int:
+    """Return the number of updates between evaluations, refusing those that would be of no effect or not be made."""
+    every, checkpoint = config.training.evaluate_every, config.checkpoint
+    checks.integer("training.evaluate_every", every, low=0)
+    if every == 0:
+        checks.without_effect("training.evaluate_every = 0", {"checkpoint.keep_best": (checkpoint.keep_best, "")})
+    elif watching is None:
+        raise UserError(
+            f"training.evaluate_every = {every}: must be 0 here; evaluation.train evaluates while it trains"
+        )
+    elif checkpoint.keep_best and every % checkpoint.every:
+        raise UserError(
+            f"training.evaluate_every = {every}: must be a multiple of checkpoint.every = {checkpoint.every} with "
+            "checkpoint.keep_best: only a checkpoint can be kept"
+        )
+    return int(every)
+
+
+def _run(config: ConfigDict, parts: dict[str, Any], data: Arrays | None, watching: Watching | None = None) -> Run:
     data = arrays(config) if data is None else data
     module = network(config, data.num_classes)
     made = Run(
@@ -72,6 +104,7 @@ def _run(config: ConfigDict, parts: dict[str, Any], data: Arrays | None) -> Run:
         data=data,
         objective=objective(config, module),
         seed=config.seed,
+        watch=None if watching is None else watching(config, data),
         flip=config.data.flip,
         placement=config.data.placement,
         **parts,

@@ -80,11 +80,28 @@ def base_config() -> ConfigDict:
             "posthoc_ema": {"every": 0, "sigma_rel": (0.05, 0.1)},
             # A run whose parameters this one starts from; step -1: its latest; params: ema or raw.
             "init_from": {"workdir": "", "step": -1, "params": "ema"},
-            "training": {"num_steps": 10_000, "batch_size": 128, "accumulate": 1, "log_every": 100},
+            # evaluate_every: updates between evaluations while training, 0 for none.
+            "training": {
+                "num_steps": 10_000,
+                "batch_size": 128,
+                "accumulate": 1,
+                "log_every": 100,
+                "evaluate_every": 0,
+            },
+            # What they measure besides the held-out loss: num samples against at most num_reference items of the split
+            # held_out, by metrics that need no network of features.
+            "evaluation": {
+                "num": 256,
+                "metrics": ("sliced_wasserstein",),
+                "held_out": "test",
+                "num_reference": 1000,
+            },
             # -1: all devices that the other axis leaves. parameters: replicated or fsdp, or rules [[regex, axes], ...].
             "mesh": {"data": -1, "model": 1},
             "sharding": {"parameters": "replicated", "rules": ()},
-            "checkpoint": {"every": 1000, "keep": 3},
+            # keep_best: loss, or a number of the metrics above, by which the best checkpoint is kept beside the newest;
+            # "" for none.
+            "checkpoint": {"every": 1000, "keep": 3, "keep_best": ""},
             # every: steps between sample grids while training, 0 for none; num: samples of a grid.
             "sampling": {
                 "sampler": spec("heun"),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from geonoise_jax.evaluation.point_metrics import sliced_wasserstein as sliced_wasserstein
     from geonoise_jax.evaluation.restore import Trained as Trained
     from geonoise_jax.evaluation.restore import saved_steps as saved_steps
+    from geonoise_jax.evaluation.watching import train as train
+    from geonoise_jax.evaluation.watching import watch as watch
 else:
     __getattr__, __dir__ = _lazy.exports(
         __name__,
@@ -30,5 +32,6 @@ else:
             f"{__name__}.likelihood": ("Likelihood", "bits_per_dim", "log_likelihood"),
             f"{__name__}.point_metrics": ("SlicedWasserstein", "sliced_wasserstein"),
             f"{__name__}.restore": ("Trained", "saved_steps"),
+            f"{__name__}.watching": ("train", "watch"),
         },
     )

@@ -46,7 +46,7 @@ class Options:
         denoise: whether the last observation is replaced by the estimate of x.
         batch_size: samples computed at once over all devices, rounded up to a multiple of the devices.
         label: one class for all samples of a class-conditional model; otherwise the classes take turns.
-        step: number of updates of the checkpoint; None for the latest sound one.
+        step: number of updates of the checkpoint, or ``best``; None for the latest sound one.
         params: ``ema``, the averaged parameters, or ``raw``, those that training updates.
         guidance: scale of classifier-free guidance.
         guidance_interval: noise levels, lowest and highest, at which it is applied; empty for all. With a guidance of
@@ -68,7 +68,7 @@ class Options:
     denoise: bool | None = None
     batch_size: int | None = None
     label: int | None = None
-    step: int | None = None
+    step: int | str | None = None
     params: str = "ema"
     guidance: float | None = None
     guidance_interval: tuple[float, ...] | None = None

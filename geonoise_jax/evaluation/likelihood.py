@@ -11,9 +11,9 @@ x = (k + v - center) scale, the probability P of an item satisfies (Theis et al.
 whose right side over D is what is reported: - log2 h is 7 for pixels 2 (k + v) / 256 - 1, 6.994 for 0..255 on [-1, 1],
 and 3 for the 17 levels of the digits.
 
-Intervals are two standard errors of the mean over items, which vary with their dequantisation and probes too, plus the
-mean of the estimated errors of the integration. They are about other items of the same kind; the model is the one at
-hand.
+Intervals are two standard errors of the mean over items, which vary with their dequantisation and probes too (what the
+probes alone add is stated beside it), plus the mean of the estimated errors of the integration. They are about other
+items of the same kind; the model is the one at hand.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class Likelihood(NamedTuple):
         standard_error: of the mean over items; infinite for a single item.
         draw_spread: standard deviation of the value between dequantisations; None with less than two.
         numerical_error: mean over items of the estimated errors of the integration.
+        probe_error: what random probes alone add to the standard error; 0 of an exact trace, infinite of one probe.
         per_item: value of each item, a mean over its dequantisations.
         evaluations: mean number of evaluations of the field with its divergence, an item and dequantisation.
         failed: number of integrations that did not arrive.
@@ -105,6 +106,7 @@ class Likelihood(NamedTuple):
     standard_error: float
     draw_spread: float | None
     numerical_error: float
+    probe_error: float
     per_item: Float[np.ndarray, "n"]
     evaluations: float
     failed: int
@@ -278,12 +280,15 @@ def _summary(
 ) -> Likelihood:
     errors = np.stack([each.error for each in densities]) * per_nat
     made = _interval(unit, protocol, convert(np.stack([each.values for each in densities])), float(errors.mean()))
+    # Every item has probes of its own in every draw.
+    probes = np.stack([each.probe_error for each in densities]) * per_nat
     own = None
     if learnt:
         text = f"the density that the network holds itself, normalised at the start time, on the same values; {unit}"
         own = _interval(unit, text, convert(np.stack(learnt)), 0.0)
     return made._replace(
         evaluations=float(np.mean([each.evaluations for each in densities])),
+        probe_error=math.sqrt(np.square(probes).sum()) / probes.size,
         failed=int(sum(each.failed.sum() for each in densities)),
         learnt=own,
     )
@@ -295,7 +300,9 @@ def _interval(unit: str, protocol: str, values: Float[np.ndarray, "draws n"], nu
     error = float(per_item.std(ddof=1)) / math.sqrt(num) if num > 1 else math.inf
     reach = _STANDARD_ERRORS * error + numerical
     spread = float(of_draw.std(ddof=1)) if len(of_draw) > 1 else None
-    return Likelihood(value, value - reach, value + reach, unit, error, spread, numerical, per_item, 1.0, 0, protocol)
+    return Likelihood(
+        value, value - reach, value + reach, unit, error, spread, numerical, 0.0, per_item, 1.0, 0, protocol
+    )
 
 
 def _scaling(model: Trained | Field, scaling: tuple[float, float] | None) -> tuple[float, float]:

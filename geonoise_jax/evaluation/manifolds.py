@@ -5,10 +5,16 @@ balls, and of data inside that of the samples' balls; the radius of a ball is th
 its own set. Density and coverage (Naeem et al. 2020, equations 4 and 5), both with the data's balls: in how many of
 them a sample lies, over k, and the share of them with a sample inside.
 
-All depend on the numbers of points. Their intervals are those of the mean over fresh sets, of these sizes, of both
-laws: shares of points are not independent trials, because neighbours have their balls from each other. They are by the
-jackknife over groups of both sets, whose radii without a group come from a few more neighbours, and never narrower than
-the exact binomial interval. In few dimensions they are up to twice as wide as they need be.
+All depend on the numbers of points. Their intervals are those of the mean over fresh sets, of these sizes:
+
+* of samples alone, the data fixed, where ``data_fixed``. Then samples are independent trials: the interval of precision
+  is the exact binomial one, that of density Student's t. Recall and coverage are by the jackknife over groups of
+  samples, up to one and a half times as wide as need be.
+* of both laws otherwise. Shares of points are then no independent trials, because neighbours have their balls from each
+  other. Intervals are by the jackknife over groups of both sets, in few dimensions up to twice as wide as need be.
+
+The radii of the jackknife without a group come from a few more neighbours. Its intervals of shares are never narrower
+than the exact binomial interval, as they would be where no group makes a difference.
 
 Distances are in float64; points nearer than 3e-7 of their size (about the data's mean) are one point.
 """
@@ -25,7 +31,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from geonoise_jax import checks
-from geonoise_jax.evaluation.intervals import GROUPS, Estimate, jackknife, jackknifed, share
+from geonoise_jax.evaluation.intervals import GROUPS, Estimate, jackknife, jackknifed, mean_of, share
 from geonoise_jax.evaluation.kernel_distance import squared_distances
 from geonoise_jax.evaluation.point_sets import groups_of, pair
 
@@ -53,7 +59,12 @@ class DensityCoverage(NamedTuple):
 
 
 def precision_recall(
-    samples: Float[np.ndarray, "n *d"], data: Float[np.ndarray, "m *d"], *, k: int = 3, groups: int = GROUPS
+    samples: Float[np.ndarray, "n *d"],
+    data: Float[np.ndarray, "m *d"],
+    *,
+    k: int = 3,
+    groups: int = GROUPS,
+    data_fixed: bool = False,
 ) -> PrecisionRecall:
     """Return precision and recall, see the head of this module.
 
@@ -62,18 +73,30 @@ def precision_recall(
         data: m features of data, as many as of samples for both to mean the same.
         k: which neighbour a ball reaches.
         groups: number of groups of the jackknife.
+        data_fixed: whether intervals are about other samples and these data, not about other data too.
 
     Raises:
         UserError: if a set has fewer than 2 features a group, or so few that k others are not left without one, or some
             that are not finite (they are counted), or the shapes differ.
     """
     samples, data = _prepared(samples, data, k, groups)
-    inside, recalled = _in_balls(samples, data, k, groups) > 0, _in_balls(data, samples, k, groups) > 0
+    of_data = 0 if data_fixed else groups
+    inside, recalled = _in_balls(samples, data, k, of_data) > 0, _in_balls(data, samples, k, groups) > 0
+    if data_fixed:
+        without = recalled[:, 1:].mean(axis=0)
+        found = _estimate(recalled[:, 0].mean(), without, _dealt(len(samples), groups))
+        hits = int(recalled[:, 0].sum())
+        return PrecisionRecall(share(int(inside.sum()), len(inside)), _at_least_binomial(found, hits, len(data)))
     return PrecisionRecall(_share(inside, len(data)), _share(recalled, len(samples)))
 
 
 def density_coverage(
-    samples: Float[np.ndarray, "n *d"], data: Float[np.ndarray, "m *d"], *, k: int = 5, groups: int = GROUPS
+    samples: Float[np.ndarray, "n *d"],
+    data: Float[np.ndarray, "m *d"],
+    *,
+    k: int = 5,
+    groups: int = GROUPS,
+    data_fixed: bool = False,
 ) -> DensityCoverage:
     """Return density and coverage, see the head of this module.
 
@@ -82,13 +105,16 @@ def density_coverage(
         data: m features of data.
         k: which neighbour a ball reaches.
         groups: number of groups of the jackknife.
+        data_fixed: as there.
 
     Raises:
         UserError: as :func:`precision_recall`.
     """
     samples, data = _prepared(samples, data, k, groups)
-    density = _mean(_in_balls(samples, data, k, groups) / k, len(data))
-    return DensityCoverage(density, _coverage(samples, data, k, groups))
+    counts = _in_balls(samples, data, k, 0 if data_fixed else groups) / k
+    density = mean_of(counts[:, 0]) if data_fixed else _mean(counts, len(data))
+    low = max(density.low, 0.0)
+    return DensityCoverage(density._replace(low=low), _coverage(samples, data, k, groups, data_fixed=data_fixed))
 
 
 def coverage_of_equal_laws(num_samples: int, num_data: int, *, k: int = 5) -> float:
@@ -127,12 +153,17 @@ def _share(inside: Bool[np.ndarray, "n g"], num_centres: int) -> Estimate:
     return _at_least_binomial(_mean(inside.astype(np.float64), num_centres), int(inside[:, 0].sum()), len(inside))
 
 
-def _coverage(samples: Float[np.ndarray, "n d"], data: Float[np.ndarray, "m d"], k: int, groups: int) -> Estimate:
-    radii, nearest = _radii(data, k, groups), _nearest(data, samples, groups)
-    turn = groups_of(len(data), groups, "data")
+def _coverage(
+    samples: Float[np.ndarray, "n d"], data: Float[np.ndarray, "m d"], k: int, groups: int, *, data_fixed: bool
+) -> Estimate:
+    radii, nearest = _radii(data, k, 0 if data_fixed else groups), _nearest(data, samples, groups)
     covered = nearest.min(axis=1) <= radii[:, 0]
-    without_data = [(nearest.min(axis=1) <= radii[:, 1 + group])[turn != group].mean() for group in range(groups)]
     without_samples = [(np.delete(nearest, group, axis=1).min(axis=1) <= radii[:, 0]).mean() for group in range(groups)]
+    if data_fixed:
+        found = _estimate(covered.mean(), without_samples, _dealt(len(samples), groups))
+        return _at_least_binomial(found, int(covered.sum()), len(data))
+    turn = groups_of(len(data), groups, "data")
+    without_data = [(nearest.min(axis=1) <= radii[:, 1 + group])[turn != group].mean() for group in range(groups)]
     found = _estimate(covered.mean(), without_samples, _dealt(len(samples), groups), without_data, np.bincount(turn))
     return _at_least_binomial(found, int(covered.sum()), len(data))
 
@@ -159,8 +190,8 @@ def _in_balls(
 ) -> Int[np.ndarray, "n g"]:
     """Return in how many balls each point lies: of all centres, then of those without each group."""
     radii = _radii(centres, k, groups)
-    turn = np.arange(len(centres)) % groups
-    radii[np.arange(len(centres)), 1 + turn] = -1.0
+    if groups:
+        radii[np.arange(len(centres)), 1 + np.arange(len(centres)) % groups] = -1.0
     widest = radii.max(axis=1)
     found = np.zeros((len(x), groups + 1), np.int64)
     for start in range(0, len(x), _step(len(centres))):
@@ -185,7 +216,7 @@ def _radii(points: Float[np.ndarray, "n d"], k: int, groups: int) -> Float[np.nd
         others[np.arange(len(part)), start + np.arange(len(part))] = np.inf
         which = np.argpartition(others, kept - 1, axis=1)[:, :kept]
         closest = np.take_along_axis(others, which, axis=1)
-        present = np.where((which % groups)[:, None] == left_out, np.inf, closest[:, None])
+        present = np.where((which % max(groups, 1))[:, None] == left_out, np.inf, closest[:, None])
         reach = np.partition(present, k - 1, axis=2)[..., k - 1]
         found[start : start + len(part)] = np.minimum(reach, closest.max(axis=1, keepdims=True))
     return found

@@ -104,9 +104,11 @@ class Space(NamedTuple):
         return len(self.event) == 3
 
 
-def space_of(config: ConfigDict, event: tuple[int, ...], scaling: tuple[float, float] | None, reach: float) -> Space:
-    """Return what points may be for the data of a config; image files are treated as it treats its own."""
-    if config.data.name != "folder":
+def space_of(
+    config: ConfigDict | None, event: tuple[int, ...], scaling: tuple[float, float] | None, reach: float
+) -> Space:
+    """Return what points may be for the data of a config, or None; image files are treated as it treats its own."""
+    if config is None or config.data.name != "folder":
         return Space(event, scaling, reach)
     fit = config.data.kwargs.get("fit", "crop") if config.data.kwargs.get("size") else None
     return Space(event, scaling, reach, fit, scaling or DISPLAYED)

@@ -10,6 +10,9 @@ from jaxtyping import Float
 from geonoise_jax.errors import UserError
 
 _PROJECTIONS = 1024
+# Projections that are compared at a time.
+_ENTRIES = 2**22
+_ALL = slice(None)
 
 
 class SlicedWasserstein:
@@ -47,12 +50,17 @@ class SlicedWasserstein:
         if points.shape[1:] != self._event:
             raise UserError(f"x.shape[1:] = {points.shape[1:]}: must equal y.shape[1:] = {self._event}")
         weights, rows, reference_rows = _coupling(len(flat), self._sorted.shape[1])
-        squared = (self._project(flat)[:, rows] - self._sorted[:, reference_rows]) ** 2 @ weights
-        return math.sqrt(squared.mean())
+        step = max(1, _ENTRIES // len(rows))
+        squared = []
+        for start in range(0, len(self._sorted), step):
+            part = slice(start, start + step)
+            apart = self._project(flat, part)[:, rows] - self._sorted[part, reference_rows]
+            squared.append(apart**2 @ weights)
+        return math.sqrt(np.concatenate(squared).mean())
 
-    def _project(self, flat: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "p n"]:
-        """Return the sorted projections, one direction a row."""
-        return np.sort(self._directions.T @ flat.T, axis=1)
+    def _project(self, flat: Float[np.ndarray, "n d"], part: slice = _ALL) -> Float[np.ndarray, "p n"]:
+        """Return the sorted projections on some directions, one direction a row."""
+        return np.sort(self._directions[:, part].T @ flat.T, axis=1)
 
 
 def sliced_wasserstein(

@@ -15,7 +15,7 @@ from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.floors import DRAWS, Distance, Measure, floor
 from geonoise_jax.evaluation.moments import Moments, read_moments
 from geonoise_jax.evaluation.overlap import check_held_out
-from geonoise_jax.evaluation.point_files import Space, as_events, read_points
+from geonoise_jax.evaluation.point_files import as_events, read_points, space_of
 from geonoise_jax.evaluation.point_sets import finite
 from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.training.workdir import check_data, facts_of
@@ -36,6 +36,7 @@ class Reference:
         labels: classes of the latter.
         moments: published moments of features, in place of points.
         data: the held-out items as they are stored, and the training set, of a data set.
+        seen: whether samples are compared with training items, and the floor is that of held-out ones.
     """
 
     title: str
@@ -44,7 +45,13 @@ class Reference:
     labels: Int[np.ndarray, "N"] | None = None
     moments: Moments | None = None
     data: tuple[Arrays, Arrays] | None = None
+    seen: bool = False
     _floors: dict[tuple[object, ...], Distance] = dataclasses.field(default_factory=dict)
+
+    @property
+    def training(self) -> Float[np.ndarray, "N *event"] | None:
+        """Items that training saw, of a data set; points of the law itself otherwise."""
+        return self.held_out if self.seen else self.known
 
     def floor(
         self,
@@ -74,7 +81,9 @@ class Reference:
         return self._floors[key]
 
 
-def of_data(trained: Trained, folder: Path, held_out: str, num: int | None, samples: int) -> Reference:
+def of_data(
+    trained: Trained, folder: Path, held_out: str, num: int | None, samples: int, *, seen: bool = False
+) -> Reference:
     """Return the data set of a run: a held-out split, and a part of the training split for the floors.
 
     Args:
@@ -83,6 +92,8 @@ def of_data(trained: Trained, folder: Path, held_out: str, num: int | None, samp
         held_out: the split that training did not see.
         num: held-out items that are used, of all splits evenly spread; None for all.
         samples: number of samples that will be compared with them.
+        seen: compare with the training split, as published Fréchet distances do, of which ``num`` items are used; the
+            floor is that of the held-out split.
 
     Raises:
         UserError: if the data cannot be loaded, are other data than the run's, or training saw the held-out items.
@@ -92,9 +103,29 @@ def of_data(trained: Trained, folder: Path, held_out: str, num: int | None, samp
     training, other = build.arrays(trained.config), build.arrays(trained.config, held_out)
     check_data(folder, facts_of(training))
     check_held_out(held_out, build.model_points(training), build.model_points(other))
+    classes = bool(trained.field.null_label)
+    if not seen:
+        return of_arrays(training, other, num, samples, classes=classes)
+    used, labels = _evenly(training, num), other.labels if classes else None
+    title = f"{used.name}/{used.split}, {len(used)} items that training saw; floor by {other.split}"
+    return Reference(
+        title, build.model_points(used), build.model_points(other), labels, data=(other, training), seen=True
+    )
+
+
+def of_arrays(training: Arrays, other: Arrays, num: int | None, samples: int, *, classes: bool = False) -> Reference:
+    """Return held-out items, known to be such, and a part of the training set for the floors.
+
+    Args:
+        training: the training set.
+        other: the held-out items.
+        num: held-out items that are used, evenly spread; None for all.
+        samples: number of samples that will be compared with them.
+        classes: whether samples have classes, which the draws of floors then have too.
+    """
     other = _evenly(other, num)
     pool = _evenly(training, max(_POOL * samples, _LEAST_POOL))
-    labels = pool.labels if trained.field.null_label else None
+    labels = pool.labels if classes else None
     title = f"{other.name}/{other.split}, {len(other)} items"
     return Reference(title, build.model_points(other), build.model_points(pool), labels, data=(other, training))
 
@@ -114,7 +145,8 @@ def of_file(path: Path, trained: Trained) -> Reference:
         return Reference(f"moments of {path.name}", moments=read_moments(path))
     facts = trained.facts
     scaling = None if facts.center is None or facts.scale is None else (facts.center, facts.scale)
-    points = as_events(read_points(path, "reference"), Space(trained.field.event_shape, scaling, reach=3.0))
+    space = space_of(trained.config, trained.field.event_shape, scaling, reach=3.0)
+    points = as_events(read_points(path, "reference"), space)
     return of_points(points, path.name)
 
 

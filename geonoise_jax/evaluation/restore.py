@@ -16,6 +16,7 @@ from jaxtyping import ArrayLike as ArrayLike
 
 from geonoise_jax import build, checks, imports
 from geonoise_jax.errors import UserError
+from geonoise_jax.evaluation.best import BEST, best_step
 from geonoise_jax.fields import DensityField, NetworkField
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
@@ -154,7 +155,7 @@ def restore(
     *,
     network: Any = None,
     process: Process | None = None,
-    step: int | None = None,
+    step: int | str | None = None,
     params: str = "ema",
     ema: float | None = None,
     mesh: Mesh | None = None,
@@ -167,7 +168,7 @@ def restore(
         folder: the workdir.
         network: the Flax module of a run of own objects, and of such a run alone.
         process: its process, likewise.
-        step: number of updates of the checkpoint.
+        step: number of updates of the checkpoint, or ``best``, of a run with ``checkpoint.keep_best``.
         params: ``ema`` or ``raw``, see :class:`Trained`.
         ema: width of the average, rebuilt of those that a run with ``posthoc_ema`` stored (``training.posthoc_ema``);
             ``step`` is then any up to the last snapshot, by default that one.
@@ -182,6 +183,8 @@ def restore(
     folder, mesh = Path(folder), sharding.sampling_mesh() if mesh is None else mesh
     if params not in PARAMS:
         raise UserError(f"params = {params!r}: must be one of {', '.join(PARAMS)}")
+    with imports.allow(allow_import):
+        at = _number(folder, step)
     if (folder / description.NAME).exists():
         model = _own(folder, network, process, field_options)
     else:
@@ -194,12 +197,21 @@ def restore(
     if ema is not None:
         checks.without_effect("ema", {"params": (params, "ema")})
         params = f"ema:{ema:g}"
-        step, values = _rebuilt(folder, ema, step, abstract)
+        found, values = _rebuilt(folder, ema, at, abstract)
     else:
-        step, values = _read(folder, params, step, abstract)
+        found, values = _read(folder, params, at, abstract)
     return Trained(
-        model.field(values), model.config, model.facts, step, model.sampling, mesh, params, model.label_dropout
+        model.field(values), model.config, model.facts, found, model.sampling, mesh, params, model.label_dropout
     )
+
+
+def _number(folder: Path, step: int | str | None) -> int | None:
+    """Return the number of updates of the checkpoint that is asked for; None for the latest."""
+    if not isinstance(step, str):
+        return step
+    if step != BEST:
+        raise checks.refused("step", step, f"a number of updates, or {BEST}")
+    return best_step(folder, saved_steps(folder))
 
 
 def _read(

@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from geonoise_jax.training.fingerprint import fingerprint
 from geonoise_jax.training.state import TrainState, types
 from geonoise_jax.training.stored_types import abstract as abstract_array
 from geonoise_jax.training.stored_types import nested, text_sum, way_out
+from geonoise_jax.training.watched import NewestAndBest
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 2
@@ -44,13 +45,21 @@ _ATTEMPTS = 2
 class Checkpoints:
     """The checkpoints of one workdir."""
 
-    def __init__(self, workdir: Path, *, keep: int = 3, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        keep: int = 3,
+        read_only: bool = False,
+        best: Callable[[Sequence[int]], int | None] | None = None,
+    ) -> None:
         """Open the folder, making it if need be.
 
         Args:
             workdir: the run's folder.
             keep: number of latest checkpoints that are kept.
             read_only: make and delete nothing.
+            best: returns the best of some steps, if any is, which is kept beside them.
 
         Raises:
             ValueError: if keep is not positive.
@@ -58,6 +67,7 @@ class Checkpoints:
         self._workdir = files.local(workdir, "workdir").resolve()
         self._keep = integer("checkpoint.keep", keep, low=1)
         self._read_only = read_only
+        self._best = best
         self._manager, self._reader = self._open()
 
     @property
@@ -189,7 +199,8 @@ class Checkpoints:
             raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
         if self._read_only:
             return (only := reader(folder)), only
-        manager = writer(folder, self._keep)
+        kept = self._keep if self._best is None else NewestAndBest(self._keep, self._best)
+        manager = writer(folder, kept)
         return manager, reader(folder) if processes.several() else manager
 
     def _latest_sound(

@@ -6,23 +6,27 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from geonoise_jax.training.watched import NewestAndBest
 
-def writer(folder: Path, keep: int) -> ocp.CheckpointManager:
+
+def writer(folder: Path, keep: int | NewestAndBest) -> ocp.CheckpointManager:
     """Return the manager that saves; of several processes all open it, and save together.
 
     Args:
         folder: of the checkpoints; made if need be.
-        keep: number of latest checkpoints that are kept.
+        keep: number of latest checkpoints that are kept, or what chooses them.
     """
     # On CPU the arrays are not copied before an asynchronous save, while the next step overwrites (donates) them.
     background = jax.default_backend() != "cpu"
+    kept: dict[str, Any] = {"max_to_keep": keep} if isinstance(keep, int) else {"preservation_policy": keep}
     with _without_news():
         return ocp.CheckpointManager(
-            folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=background)
+            folder, options=ocp.CheckpointManagerOptions(**kept, enable_async_checkpointing=background)
         )
 
 

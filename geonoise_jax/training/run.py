@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from geonoise_jax.checks import integer
@@ -30,6 +31,7 @@ from geonoise_jax.training.losses import Objective
 from geonoise_jax.training.posthoc_ema import PosthocEMA
 from geonoise_jax.training.sharding import Layout
 from geonoise_jax.training.state import init_key, init_params
+from geonoise_jax.training.watched import Best
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,6 +130,23 @@ class Record(Protocol):
         """Store what identifies the run in its workdir."""
 
 
+class Watch(Protocol):
+    """Measures the averaged network while it trains; ``evaluation.watch`` makes one.
+
+    Attributes:
+        every: updates between evaluations.
+        best: by which number the best checkpoint is kept beside the newest; None for none.
+    """
+
+    @property
+    def every(self) -> int: ...
+    @property
+    def best(self) -> Best | None: ...
+
+    def measure(self, run: Run, params: PyTree[Array], mesh: Mesh) -> Mapping[str, float]:
+        """Return finite numbers by names that begin with ``watched.PREFIX``, of run and parameters alone."""
+
+
 def default_process() -> Process:
     """Return the process of a run that names none: flow matching."""
     return Process(schedules.Linear(), targets.Velocity())
@@ -152,6 +171,7 @@ class Run:
         average: rule of the moving average of the parameters.
         posthoc: further averages from which any is rebuilt after training; None for none.
         budget, layout, sampling: see these classes.
+        watch: what measures the network while it trains; None for nothing.
         init_from: the run whose parameters it starts from; None to start from fresh ones.
         seed: seed of everything random.
         flip: mirror each image left-right with probability 1/2.
@@ -175,6 +195,7 @@ class Run:
     budget: Budget = dataclasses.field(default_factory=Budget)
     layout: Layout = dataclasses.field(default_factory=Layout)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    watch: Watch | None = None
     init_from: InitFrom | None = None
     seed: int = 0
     flip: bool = False

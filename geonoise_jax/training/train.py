@@ -24,7 +24,7 @@ from geonoise_jax.process.keys import root_key
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import check, class_turns, generate
 from geonoise_jax.signals import StopRequest
-from geonoise_jax.training import metrics, sharding, utilization, workdir
+from geonoise_jax.training import metrics, sharding, utilization, watched, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
 from geonoise_jax.training.description import Description
 from geonoise_jax.training.initial import log_started, started_from
@@ -95,7 +95,7 @@ def train(run: Run, folder: str | Path, *, devices: list[jax.Device] | None = No
         raise UserError(f"run is a {type(run).__name__}: must be a Run; build.train takes a config")
     folder = workdir.usable(folder)
     workdir.compare(record_of(run), folder)
-    done = finished(folder, run.budget, run.sampling)
+    done = finished(folder, run.budget, run.sampling, watched.every(run.watch))
     if done is not None:
         return done
     return carry_on(run, folder, devices=devices)
@@ -113,7 +113,8 @@ def carry_on(run: Run, folder: Path, *, devices: list[jax.Device] | None = None)
     workdir.check_data(folder, facts)
     with workdir.held(folder), contextlib.ExitStack() as stack:
         workdir.claim(folder, record_of(run), facts)
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, keep=run.budget.keep)))
+        best = watched.best_of(run.watch, folder)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, keep=run.budget.keep, best=best)))
         log = stack.enter_context(contextlib.closing(MetricsLog(folder)))
         state = initial_state(setup, checkpoints)
         log.rewind(int(state.step))
@@ -126,7 +127,7 @@ def record_of(run: Run) -> Record:
     return run.record or Description(run)
 
 
-def finished(folder: Path, budget: Budget, sampling: Sampling) -> Result | None:
+def finished(folder: Path, budget: Budget, sampling: Sampling, evaluate_every: int = 0) -> Result | None:
     """Return the result of a run that has nothing left to do in this workdir, or None; compiles and changes nothing.
 
     Its files are read, so that damage is seen, and made again where it can be: a checkpoint, a torn line of metrics.
@@ -134,11 +135,13 @@ def finished(folder: Path, budget: Budget, sampling: Sampling) -> Result | None:
     Raises:
         ValueError: if a file is damaged that cannot be made again.
     """
-    known = processes.by_lead(lambda: _finished(folder, budget, sampling))
+    known = processes.by_lead(lambda: _finished(folder, budget, sampling, evaluate_every))
     return None if known is None else Result(*known)
 
 
-def _finished(folder: Path, budget: Budget, sampling: Sampling) -> tuple[int, None, float, int] | None:
+def _finished(
+    folder: Path, budget: Budget, sampling: Sampling, evaluate_every: int
+) -> tuple[int, None, float, int] | None:
     log = folder / "metrics.jsonl"
     if not (folder / "checkpoints").is_dir() or not metrics.is_whole(log):
         return None
@@ -146,7 +149,8 @@ def _finished(folder: Path, budget: Budget, sampling: Sampling) -> tuple[int, No
     checkpoints = Checkpoints(folder, read_only=True)
     try:
         step = max(checkpoints.steps, default=0)
-        if step < budget.num_steps or _missing(folder, sampling, step) or not checkpoints.is_sound(step):
+        unseen = _missing(folder, sampling, step) or watched.missing(folder, evaluate_every, step)
+        if step < budget.num_steps or unseen or not checkpoints.is_sound(step):
             return None
     finally:
         checkpoints.close()
@@ -252,8 +256,8 @@ class _Loop:
             _LOG.info("matmul_precision of the network: %s", self._setup.run.field(None).matmul_precision)
         self._progress = Progress("train", last, "steps", start=first, also=(self._budget.batch_size, "images"))
         step, previous = first, None
-        self._make_up(first, state)
         self._began = time.perf_counter() - self._log.seconds
+        self._make_up(first, state)
         request = StopRequest(lambda: f"finishing step {step}, then saving")
         with request, processes.SharedStop(request) as stop, contextlib.closing(self._progress):
             while step < last and not stop.reached(step):
@@ -275,15 +279,18 @@ class _Loop:
     def _pauses(self, step: int) -> bool:
         further = self._setup.run.posthoc
         stores = further is not None and further.due(step, self._budget.num_steps)
-        return stores or step % self._budget.checkpoint_every == 0 or _draws(self._sampling, step)
+        looks = watched.due(watched.every(self._setup.run.watch), step)
+        return stores or looks or step % self._budget.checkpoint_every == 0 or _draws(self._sampling, step)
 
     def _make_up(self, step: int, state: TrainState) -> None:
-        """Draw the samples that a run did not come to when it ended between a checkpoint and the samples due with it.
+        """Draw and measure what a run did not come to when it ended between a checkpoint and what is due with it.
 
-        Samples due earlier were there before that checkpoint was saved.
+        What was due earlier was there before that checkpoint was saved.
         """
         if processes.agreed(_missing(self._setup.folder, self._sampling, step)):
             draw_samples(self._setup, step, state.ema_params)
+        if processes.agreed(watched.missing(self._setup.folder, watched.every(self._setup.run.watch), step)):
+            self._evaluate(step, state)
 
     def _examine(self, report: tuple[int, StepReport] | None) -> None:
         """Stop on a step that is not finite; write its metrics if they are due."""
@@ -318,6 +325,13 @@ class _Loop:
             self._checkpoints.save(state)
         if _draws(self._sampling, step):
             draw_samples(self._setup, step, state.ema_params)
+        if watched.due(watched.every(self._setup.run.watch), step):
+            self._evaluate(step, state)
+
+    def _evaluate(self, step: int, state: TrainState) -> None:
+        if (watch := self._setup.run.watch) is not None:
+            found = watch.measure(self._setup.run, state.ema_params, self._setup.mesh)
+            self._log.write(step, {**found, "seconds": time.perf_counter() - self._began})
 
 
 def draw_samples(setup: Setup, step: int, params: PyTree[Array]) -> None:

@@ -22,7 +22,8 @@ from geonoise_jax.training.run import Record
 # sharding but for rounding and, if it is accumulated, the draws of dropout. The number of steps does touch it where the
 # learning rate depends on it.
 _FREE = (
-    *("training.num_steps", "training.accumulate", "training.log_every", "checkpoint.", "sampling."),
+    *("training.num_steps", "training.accumulate", "training.log_every", "training.evaluate_every"),
+    *("checkpoint.", "sampling.", "evaluation."),
     # Of the path the checksum tells whether the data are the same.
     *("data.data_dir", "data.kwargs.path", "data.placement", "mesh.", "sharding."),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,18 +12,21 @@ import jax
 import numpy as np
 
 from geonoise_jax import build, files
+from geonoise_jax.config.defaults import plain
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.evaluator import cases, networks
 from geonoise_jax.evaluation.evaluator.networks import Extractor
-from geonoise_jax.evaluation.evaluator.options import Options
+from geonoise_jax.evaluation.evaluator.options import TRAINING, Options
 from geonoise_jax.evaluation.evaluator.samples import drawn
 from geonoise_jax.evaluation.metrics import table
 from geonoise_jax.evaluation.metrics.base import Featured
 from geonoise_jax.evaluation.reference import Reference, of_data, of_file, of_points
 from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.exact import Circles
+from geonoise_jax.training.workdir import check_data, facts_of
 
 _DIGITS = 16
+Shared = dict[tuple[object, ...], Reference]
 # How reasons begin which need not be said of metrics that were not asked for.
 _OF_OTHER_DATA = "is of "
 
@@ -87,13 +91,22 @@ class Bench:
         return self._features[net.protocol]
 
 
-def bench(trained: Trained, workdir: Path, options: Options, restoring: cases.Restoring) -> Bench:
+def bench(
+    trained: Trained, workdir: Path, options: Options, restoring: cases.Restoring, shared: Shared | None = None
+) -> Bench:
     """Return what a workdir is measured with.
+
+    Args:
+        trained: the restored model.
+        workdir: its workdir.
+        options: what is asked for.
+        restoring: restores other workdirs.
+        shared: references to data sets that other workdirs are measured with too.
 
     Raises:
         UserError: if a metric, a network or a reference that is named cannot be used, before anything is sampled.
     """
-    reference, why = _reference(trained, workdir, options, restoring)
+    reference, why = _reference(trained, workdir, options, restoring, {} if shared is None else shared)
     law = build.distribution(trained.config) if trained.config is not None and _is_circles(trained) else None
     circles = law if isinstance(law, Circles) else None
     is_image = len(trained.field.event_shape) == 3
@@ -122,13 +135,13 @@ def _is_circles(trained: Trained) -> bool:
 
 
 def _reference(
-    trained: Trained, workdir: Path, options: Options, restoring: cases.Restoring
+    trained: Trained, workdir: Path, options: Options, restoring: cases.Restoring, shared: Shared
 ) -> tuple[Reference | None, str]:
     """Return the reference, or why there is none."""
     given = options.reference
     if given is None:
         try:
-            return of_data(trained, workdir, options.held_out, options.num_reference, options.num), ""
+            return _of_data(trained, workdir, options, shared), ""
         # A folder of data that is gone, or a download without a network.
         except (UserError, OSError) as error:
             name = "of the run" if trained.config is None else repr(trained.config.data.name)
@@ -142,6 +155,20 @@ def _reference(
         shapes = f"{list(found.held_out.shape[1:])}; must be as the model's, {list(trained.field.event_shape)}"
         raise UserError(f"reference = {str(given)!r}: has events {shapes}")
     return found, ""
+
+
+def _of_data(trained: Trained, workdir: Path, options: Options, shared: Shared) -> Reference:
+    """Return the data set of a run, loaded once for all runs of it."""
+    what = None if trained.config is None else json.dumps(plain(trained.config.data.to_dict()), sort_keys=True)
+    asked = (options.held_out, options.num_reference, options.num, options.against)
+    key = (what, *asked, bool(trained.field.null_label))
+    found = shared.get(key)
+    if found is None or found.data is None:
+        found = of_data(trained, workdir, *asked[:3], seen=options.against == TRAINING)
+        shared[key] = found
+    else:
+        check_data(workdir, facts_of(found.data[1]))
+    return found
 
 
 def _samples_of(workdir: Path, options: Options, restoring: cases.Restoring) -> Reference:
@@ -194,6 +221,8 @@ def _unmet(
         return why
     if table.POINTS in needs and reference is not None and reference.held_out is None:
         return "needs points to compare with; the reference has moments alone"
+    if table.SAMPLES not in needs and reference is not None and reference.seen:
+        return "is of held-out items: against = held_out"
     if table.INTEGERS in needs and not _of_integers(reference):
         return f"{_OF_OTHER_DATA}a data set of integers; log_likelihood takes points of model space"
     if table.FEATURES in needs and net is None:

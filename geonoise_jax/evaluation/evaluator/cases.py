@@ -136,11 +136,11 @@ def models(workdir: Path, options: Options, restoring: Restoring) -> list[Model]
     Raises:
         UserError: if a workdir has no checkpoint, or not that of a step.
     """
-    steps: list[int | None] = [None]
+    steps: list[int | str | None] = [None]
     if options.step == ALL:
         steps = list(saved_steps(workdir))
     elif options.step != LAST:
-        steps = [int(options.step)]
+        steps = [options.step]
     averages: list[dict[str, Any]] = [{"ema": width} for width in options.ema] or [{"params": options.params}]
     chosen = itertools.product(steps, averages)
     return [Model(workdir, functools.partial(restoring, workdir, step=step, **average)) for step, average in chosen]

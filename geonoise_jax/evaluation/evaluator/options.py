@@ -9,10 +9,12 @@ from typing import Any
 
 from geonoise_jax import checks
 from geonoise_jax.errors import UserError
+from geonoise_jax.evaluation.best import BEST
 from geonoise_jax.evaluation.metrics.table import METRICS
 from geonoise_jax.evaluation.restore import PARAMS
 
 LAST, ALL = "last", "all"
+HELD_OUT, TRAINING = "held_out", "training"
 # Two for each of the 20 groups that intervals come from.
 LEAST = 40
 _SWEPT = ("sampler", "num_steps", "guidance", "ema")
@@ -27,7 +29,8 @@ class Options:
         features: networks of features, ``efficientnet_lite0[:SIZE]``, ``inception[:PROTOCOL]`` or ``classifier``; None:
             ``efficientnet_lite0:112`` where its weights are installed.
         num: number of samples, at least 40.
-        step: ``last``, ``all``, or the number of updates of a checkpoint.
+        step: ``last``, ``all``, ``best``, of a run with ``checkpoint.keep_best``, or the number of updates of a
+            checkpoint.
         params: ``ema``, the averaged parameters, or ``raw``.
         ema: widths of averages that are rebuilt of a run's snapshots, in place of ``params``.
         seed: seed of the start noise.
@@ -41,7 +44,9 @@ class Options:
         reference: a workdir, whose samples are compared with, or a file of points or of published moments; None: the
             data set of the run.
         held_out: the split that training did not see.
-        num_reference: held-out items that are used; None for all.
+        against: ``held_out``, or ``training``: samples are compared with training items, as published Fréchet distances
+            are, and the floor is that of held-out ones.
+        num_reference: items to compare with that are used; None for all.
         num_likelihood: held-out items whose likelihood is taken; None for all.
 
     Raises:
@@ -67,6 +72,7 @@ class Options:
     batch_size: int | None = None
     reference: Path | None = None
     held_out: str = "test"
+    against: str = HELD_OUT
     num_reference: int | None = None
     num_likelihood: int | None = 256
 
@@ -78,7 +84,10 @@ class Options:
             raise UserError(f"metrics = (): must be one or more of {', '.join(METRICS)}")
         checks.integer("num", self.num, low=LEAST)
         checks.choice("params", self.params, PARAMS)
-        if self.step not in (LAST, ALL):
+        checks.choice("against", self.against, (HELD_OUT, TRAINING))
+        if self.reference is not None:
+            checks.without_effect("reference", {"against": (self.against, HELD_OUT)})
+        if self.step not in (LAST, ALL, BEST):
             checks.integer("step", self.step, low=0)
         for name in ("num_reference", "batch_size", "num_likelihood"):
             if getattr(self, name) is not None:

@@ -51,7 +51,7 @@ def show(case: Case, samples: Kept, num: int, reference: Reference | None) -> Sh
     x = samples.read("x", min(num, _PICTURE))
     evaluations = samples.read("evaluations", min(num, _PICTURE))
     title = pictures.caption(case.model.workdir.resolve().name, case.step, case.way, evaluations)
-    known = None if reference is None else reference.known
+    known = None if reference is None else reference.training
     grid = pictures.sample_picture(x, known if x.ndim == 2 else None, title=title)
     path = samples.folder / "samples.png"
     pictures.save(grid, path)
@@ -147,7 +147,7 @@ def _short(number: float | None, one: Record) -> str:
 
 def _legend(records: Sequence[Record]) -> list[str]:
     """Return what stands behind the columns."""
-    lines = ["floor: the same of as many training items in place of samples, mean and spread over 20 draws"]
+    lines = [f"floor: the same of as many {page.FLOOR} in place of samples, mean and spread over 20 draws"]
     lines += [f"{name} ({better} is better): {how}" for name, better, how in page.protocols(records)]
     networks = dict.fromkeys((one["network"], one["network_protocol"]) for one in records if one["network"])
     lines += [f"features {name}: {protocol}" for name, protocol in networks]

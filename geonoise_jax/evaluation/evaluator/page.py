@@ -10,6 +10,9 @@ from PIL import Image
 from geonoise_jax.drawing.page import embedded, table_row, whole
 from geonoise_jax.evaluation.evaluator.records import Record
 
+# What a floor is made of.
+FLOOR = "training items (held-out ones where samples are compared with training items)"
+
 
 def report(
     rows: Sequence[Sequence[str]],
@@ -64,8 +67,8 @@ def _protocols(records: Sequence[Record]) -> str:
     items = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in listed)
     references = ", ".join(dict.fromkeys(one["reference"] for one in records if one["reference"]))
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in dict.fromkeys(one["note"] for one in records) if note)
-    beside = f"<p>Compared with {html.escape(references)}. Floor: the same of as many training items in place of "
-    beside += "samples, mean and spread over 20 draws.</p>" if references else ""
+    beside = f"<p>Compared with {html.escape(references)}. Floor: the same of as many {FLOOR} in place of samples, "
+    beside += "mean and spread over 20 draws.</p>"
     return f"<dl>{items}</dl>{beside if references else ''}{notes}"
 
 

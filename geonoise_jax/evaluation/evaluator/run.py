@@ -16,7 +16,7 @@ import numpy as np
 from geonoise_jax import files, processes
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.evaluator import cases, outputs, records
-from geonoise_jax.evaluation.evaluator.bench import Bench, Job, bench
+from geonoise_jax.evaluation.evaluator.bench import Bench, Job, Shared, bench
 from geonoise_jax.evaluation.evaluator.cases import FOLDER, Case, Model, Restoring
 from geonoise_jax.evaluation.evaluator.kept import Kept
 from geonoise_jax.evaluation.evaluator.networks import Extractor
@@ -54,6 +54,7 @@ def evaluate(
     *,
     out: str | Path | None = None,
     restoring: Restoring = restore,
+    shared: Shared | None = None,
 ) -> Evaluation:
     """Measure trained models against data, or against each other, by the metrics of ``metrics.table.METRICS``.
 
@@ -68,6 +69,8 @@ def evaluate(
         out: folder of the page and the pictures of all; ``evaluation`` of the first workdir by default.
         restoring: restores a workdir, as ``restore``; for runs of own objects
             ``functools.partial(restore, network=..., process=...)``.
+        shared: an empty dict that several calls are given, in which references to the same data are kept with their
+            floors; None for one of this call.
 
     Raises:
         UserError: on bad input, before anything is sampled: a workdir without a checkpoint, a sampler or a metric that
@@ -81,7 +84,10 @@ def evaluate(
     if processes.several():
         return _together(folders, options, out, restoring)
     plans = [_plan(folder, options, restoring) for folder in folders]
-    benches = [bench(plan[0].trained, folder, options, restoring) for folder, plan in zip(folders, plans, strict=True)]
+    shared = {} if shared is None else shared
+    benches = [
+        bench(plan[0].trained, folder, options, restoring, shared) for folder, plan in zip(folders, plans, strict=True)
+    ]
     with contextlib.ExitStack() as stack:
         for folder in folders:
             stack.enter_context(files.locked(folder / FOLDER, "workdir"))

@@ -16,8 +16,10 @@ from geonoise_jax.evaluation.intervals import Estimate
 from geonoise_jax.evaluation.reference import Reference
 from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.exact import Circles
+from geonoise_jax.training.watched import HIGHER as HIGHER
+from geonoise_jax.training.watched import LOWER as LOWER
+from geonoise_jax.training.watched import ZERO as ZERO
 
-LOWER, HIGHER, ZERO = "lower", "higher", "nearer to zero"
 HALVES = "two spreads to each side, by the distances of 20 random halvings"
 GROUPS = "95%, jackknife over 20 groups"
 

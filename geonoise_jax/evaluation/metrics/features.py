@@ -23,6 +23,13 @@ from geonoise_jax.evaluation.metrics.base import GROUPS, HIGHER, LOWER, Featured
 from geonoise_jax.evaluation.moments import Moments, grouped, merged
 
 Rows = Float[np.ndarray, "n d"]
+_FIXED = f"{GROUPS} of the samples, the reference fixed"
+_NEIGHBOURS = {
+    "precision": "95%, exact binomial, the reference fixed",
+    "recall": _FIXED,
+    "density": "95%, Student's t over samples, the reference fixed",
+    "coverage": _FIXED,
+}
 
 
 def frechet(inputs: Inputs) -> dict[str, Value]:
@@ -35,9 +42,8 @@ def frechet(inputs: Inputs) -> dict[str, Value]:
     estimate = jackknifed(distance.value, sets, correct=False, lowest=0.0, note=distance.note)
     counts = " and ".join("unknown" if count is None else str(count) for count in distance.counts)
     protocol = f"{found.network.protocol}; Fréchet distance of {counts} features"
-    interval = f"{GROUPS} of the samples, the reference fixed"
     floor = inputs.floor_of_features("frechet", measure)
-    return {"frechet": Value(estimate, interval, LOWER, protocol, floor)}
+    return {"frechet": Value(estimate, _FIXED, LOWER, protocol, floor)}
 
 
 def frechet_law(inputs: Inputs) -> dict[str, Value]:
@@ -91,17 +97,19 @@ def score(inputs: Inputs) -> dict[str, Value]:
 def _of_neighbours(inputs: Inputs, measure: Callable[..., Any], k: int) -> dict[str, Value]:
     """Return both numbers of a measure of nearest neighbours; a draw of their floors is measured once for both."""
     found, data = _features(inputs), _rows(inputs)
-    pair, drawn = measure(found.samples, data, k=k), {}
+    pair, drawn = measure(found.samples, data, k=k, data_fixed=True), {}
     protocol = f"{found.network.protocol}; k = {k}; {len(found.samples)} samples, {len(data)} held out"
 
     def of_draw(name: str, rows: Rows) -> float:
         digest = hashlib.sha256(np.ascontiguousarray(rows).data).digest()
         if digest not in drawn:
-            drawn[digest] = measure(rows, data, k=k, groups=2)
+            drawn[digest] = measure(rows, data, k=k, groups=2, data_fixed=True)
         return float(getattr(drawn[digest], name).value)
 
     floors = {name: inputs.floor_of_features(name, functools.partial(of_draw, name)) for name in pair._fields}
-    return {name: Value(getattr(pair, name), GROUPS, HIGHER, protocol, floor) for name, floor in floors.items()}
+    return {
+        name: Value(getattr(pair, name), _NEIGHBOURS[name], HIGHER, protocol, floor) for name, floor in floors.items()
+    }
 
 
 def _features(inputs: Inputs) -> Featured:

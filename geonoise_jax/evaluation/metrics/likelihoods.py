@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from geonoise_jax.errors import UserError
@@ -11,7 +13,7 @@ from geonoise_jax.evaluation.metrics.base import HIGHER, LOWER, Inputs, Value
 from geonoise_jax.evaluation.reference import Reference
 from geonoise_jax.progress import Progress
 
-_INTERVAL = "two standard errors over items, plus the error of integration"
+_INTERVAL = "two standard errors over items, that of probes among them, plus the error of integration"
 
 
 def bits(inputs: Inputs) -> dict[str, Value]:
@@ -59,7 +61,10 @@ def _values(name: str, found: Likelihood, reference: Reference, better: str, *, 
 
 
 def _estimate(found: Likelihood) -> Estimate:
-    note = f"{found.failed} integrations did not arrive" if found.failed else ""
+    notes = [f"{found.failed} integrations did not arrive"] if found.failed else []
+    if 0.0 < found.probe_error < math.inf:
+        notes.append(f"of the standard error of {found.unit}, {found.probe_error:.2g} is that of the probes")
+    note = "; ".join(notes)
     return Estimate(found.value, found.standard_error, found.low, found.high, note)
 
 

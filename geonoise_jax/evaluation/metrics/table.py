@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from geonoise_jax.training.watched import HIGHER, LOWER, ZERO
+
 # What a metric may need besides the model: samples; points or moments to compare with; points; images; a network of
 # features; one with classes; data that is circles.
 SAMPLES, REFERENCE, POINTS = "samples", "a reference", "points to compare with"
@@ -21,12 +23,19 @@ class Entry(NamedTuple):
         about: what it measures.
         needs: what it needs.
         values: names of the numbers that it gives.
+        better: which of them are better.
     """
 
     place: str
     about: str
     needs: tuple[str, ...]
     values: tuple[str, ...]
+    better: str = LOWER
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether it is computed of samples alone, without a network or an integration."""
+        return SAMPLES in self.needs and FEATURES not in self.needs
 
     def load(self) -> Callable[[Any], Mapping[str, Any]]:
         """Import the function, a ``metrics.base.Metric``."""
@@ -57,7 +66,7 @@ METRICS = {
     ),
     "modes": Entry(f"{_ROOM}.points:modes", "weights of the circles", (SAMPLES, CIRCLES), ("modes",)),
     "spectrum": Entry(
-        f"{_ROOM}.images:spectrum", "excess of power at high frequencies", (*_POINTS, IMAGES), ("spectrum",)
+        f"{_ROOM}.images:spectrum", "excess of power at high frequencies", (*_POINTS, IMAGES), ("spectrum",), ZERO
     ),
     "frechet": Entry(
         f"{_ROOM}.features:frechet", "Fréchet distance", (*_FEATURES, REFERENCE, COVARIANCE), ("frechet",)
@@ -76,17 +85,19 @@ METRICS = {
     ),
     "kid": Entry(f"{_ROOM}.features:kid", "kernel inception distance", (*_FEATURES, POINTS), ("kid",)),
     "precision_recall": Entry(
-        f"{_ROOM}.features:precision", "precision and recall", (*_FEATURES, POINTS), ("precision", "recall")
+        f"{_ROOM}.features:precision", "precision and recall", (*_FEATURES, POINTS), ("precision", "recall"), HIGHER
     ),
     "density_coverage": Entry(
-        f"{_ROOM}.features:density", "density and coverage", (*_FEATURES, POINTS), ("density", "coverage")
+        f"{_ROOM}.features:density", "density and coverage", (*_FEATURES, POINTS), ("density", "coverage"), HIGHER
     ),
-    "inception_score": Entry(f"{_ROOM}.features:score", "inception score", (*_FEATURES, LOGITS), ("inception_score",)),
+    "inception_score": Entry(
+        f"{_ROOM}.features:score", "inception score", (*_FEATURES, LOGITS), ("inception_score",), HIGHER
+    ),
     "bits_per_dim": Entry(
         f"{_ROOM}.likelihoods:bits", "bits per dimension of held-out items", (POINTS, INTEGERS), ("bits_per_dim",)
     ),
     "log_likelihood": Entry(
-        f"{_ROOM}.likelihoods:nats", "log density of held-out points", (POINTS,), ("log_likelihood",)
+        f"{_ROOM}.likelihoods:nats", "log density of held-out points", (POINTS,), ("log_likelihood",), HIGHER
     ),
 }
 # What is measured where nothing is named, if it can be.
