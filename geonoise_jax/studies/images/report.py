@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from geonoise_jax.drawing import style
@@ -195,6 +196,9 @@ def _draw_curves(figure: Any, study: Study) -> None:
         axes.set(xscale="log", yscale="log", xlabel="evaluations of the network a sample")
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         title = " ".join(filter(None, (_NAMES[metric], "distance", network and f"({network})")))
         axes.set(title=title, ylabel="distance to held-out images")
     handles, labels = panels[0].get_legend_handles_labels()
