@@ -110,7 +110,7 @@ def test_the_config_is_compared_before_data_are_loaded(workdir: Path, tmp_path: 
 
 
 def test_an_interrupt_has_its_own_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(runs, "train", lambda *_: training.Result(4, "SIGINT", 0.0))
+    monkeypatch.setattr(runs, "train", lambda *_, **__: training.Result(4, "SIGINT", 0.0))
     ended = run("train", CONFIG, "--workdir", tmp_path)
     assert ended == (130, "", "SIGINT: saved step 4; the same command resumes there\n")
 

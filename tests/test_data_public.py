@@ -142,4 +142,5 @@ def test_fashion_mnist_is_prepared_from_the_files_of_debian(tmp_path: Path) -> N
     assert run("data", "prepare", "fashion_mnist", f"--data-dir={tmp_path}").status == 0
     data = load_arrays("fashion_mnist", "test", data_dir=tmp_path)
     assert data.events.shape == (10_000, 28, 28, 1)
-    assert np.bincount(np.asarray(data.labels)).tolist() == [1000] * 10
+    assert data.labels is not None
+    assert np.bincount(data.labels).tolist() == [1000] * 10
