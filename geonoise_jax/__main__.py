@@ -31,9 +31,9 @@ def main() -> NoReturn:
         signals.end_at_once(_NAME)
         for stream in (sys.stdout, sys.stderr):
             runtime.flushed(stream)
-    if status > signals.status(0) or processes.several():
-        # Threads of other libraries may go on for long, and what a signal ends is to end now; so is one of several
-        # processes that has not taken leave of the others, which jax would wait for.
+    if status > signals.status(0) or processes.joined():
+        # Threads of other libraries may go on for long, and what a signal ends is to end now; those of jax's
+        # coordination service do not survive the end of the interpreter, which would wait for processes that are gone.
         os._exit(status)
     sys.exit(status)
 

@@ -60,7 +60,7 @@ class Processes:
         command: Sequence[str],
         *,
         devices: int = 2,
-        heartbeat: int = 10,
+        heartbeat: int = 60,
         only: Sequence[int] | None = None,
         program: Sequence[str] = ("-m", "geonoise_jax"),
         more: Mapping[int, Sequence[str]] | None = None,
@@ -114,17 +114,22 @@ class Processes:
             assert time.monotonic() - began < LIMIT, self.outputs
             time.sleep(0.05)
 
-    def statuses(self) -> list[int]:
-        """Wait for all processes and return their statuses."""
+    def status(self, number: int) -> int:
+        """Wait for one of the processes and return its status."""
+        return self.statuses([number])[0]
+
+    def statuses(self, of: Sequence[int] | None = None) -> list[int]:
+        """Wait for all processes, or some, and return their statuses."""
         until = time.monotonic() + LIMIT
-        for process in self._all.values():
+        chosen = [self._all[number] for number in (self._all if of is None else of)]
+        for process in chosen:
             try:
                 process.wait(max(until - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
                 raise AssertionError(f"a process hangs: {self.outputs}") from None
-        for reader in self._readers:
+        for reader in self._readers if of is None else ():
             reader.join(5.0)
-        return [process.returncode for process in self._all.values()]
+        return [process.returncode for process in chosen]
 
     def last(self, number: int) -> str:
         """The last line that a process said, other than the news of libraries."""

@@ -182,6 +182,20 @@ def test_a_signal_to_the_lead_or_to_all_stops_all(
 
 
 @pytest.mark.slow
+def test_a_process_that_falls_silent_is_given_up(data_dir: Path, of_two: Path, tmp_path: Path) -> None:
+    """As one whose host hangs: its connections stay."""
+    folder = copied(of_two, tmp_path)
+    endless = words(data_dir, folder / "run", training__num_steps=10**6, sampling__every=0)
+    with Processes(2, endless, devices=4, heartbeat=10) as run:
+        run.until(folder / "run" / "metrics.jsonl", '"step": 14,')
+        run.send(1, signal.SIGSTOP)
+        began = time.monotonic()
+        assert run.status(0) == processes.LOST, run.outputs
+        assert time.monotonic() - began < 60
+    assert "process 0 of 2: another process is gone" in "\n".join(run.outputs[0])
+
+
+@pytest.mark.slow
 def test_three_processes_go_on_with_a_run_of_two(data_dir: Path, of_one: Path, of_two: Path, tmp_path: Path) -> None:
     longer = {"training__num_steps": 16}
     folder = copied(of_two, tmp_path / "three")
@@ -243,7 +257,7 @@ def test_what_one_refuses_ends_all_in_its_words(data_dir: Path, tmp_path: Path) 
 
 
 def _killed(number: int, endless: list[str], folder: Path, step: int) -> None:
-    """The other process ends with its own status, soon: collectives on CPUs fail, heartbeats are missed after 10 s."""
+    """The other process ends with a status of its own, at once: collectives on CPUs fail, the lead is seen to end."""
     with Processes(2, endless, devices=4) as run:
         run.until(folder / "run" / "metrics.jsonl", f'"step": {step + 2},')
         run.send(number, signal.SIGKILL)

@@ -22,6 +22,7 @@ from geonoise_jax.processes.arrays import placed as placed
 from geonoise_jax.processes.arrays import to_host as to_host
 from geonoise_jax.processes.ending import LOST as LOST
 from geonoise_jax.processes.ending import crashed as crashed
+from geonoise_jax.processes.ending import joined as joined
 from geonoise_jax.processes.ending import leave as leave
 from geonoise_jax.processes.ending import lost as lost
 from geonoise_jax.processes.ending import tell as tell

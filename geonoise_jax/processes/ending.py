@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from geonoise_jax.processes.agreement import client, count, index, put, several, wait
+from geonoise_jax.processes.agreement import count, index, put, several, wait
 
 # EX_TEMPFAIL of sysexits.h: to be tried again. What a launcher restarts.
 LOST = 75
@@ -45,7 +45,9 @@ def begin(name: str, clean: Callable[[], None]) -> None:
         clean: called before the process ends where nothing is unwound.
     """
     _member.set()
-    threading.Thread(target=_watch, args=(name, clean), name="peers", daemon=True).start()
+    watching = threading.Thread(target=_watch, args=(name, clean), name="peers", daemon=True)
+    watching.start()
+    _kept.append(watching)
     _end_on_abort(f"{name}: {_who()}: {_reason('jax lost the connection to it or to the coordinator')}\n")
 
 
@@ -88,7 +90,10 @@ def crashed(name: str) -> None:
 
 
 def leave(status: int) -> int:
-    """Return the status to end with, once all processes have come to their end; at once after an early end."""
+    """Return the status to end with, once all processes have come to their end; at once after an early end.
+
+    What is then left of the process is to be ended by ``os._exit``: threads of jax may still be at work in it.
+    """
     if not _member.is_set() or _ending.locked():
         return status
     import jax
@@ -98,7 +103,13 @@ def leave(status: int) -> int:
         jax.distributed.shutdown()
     except RuntimeError:
         return LOST if status == 0 else status
+    _kept[0].join(_FAREWELL)
     return status
+
+
+def joined() -> bool:
+    """Return whether this process has ever been one of several."""
+    return _member.is_set()
 
 
 def _who() -> str:
@@ -128,8 +139,7 @@ def _watch(name: str, clean: Callable[[], None]) -> None:
         put(f"{_KEY}/{index()}", "")
     except RuntimeError:
         # jax aborts now, unless the connection was closed from here.
-        time.sleep(2 * _FAREWELL)
-        if _leaving.is_set() or client() is None:
+        if _leaving.wait(2 * _FAREWELL):
             return
         status, line = LOST, f"{name}: {_who()}: {_reason('its connection closed')}"
     _exit(status, f"{line}\n", clean)

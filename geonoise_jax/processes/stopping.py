@@ -13,6 +13,7 @@ from geonoise_jax.signals import StopRequest
 
 _runs = itertools.count()
 _NOTHING = "0"
+_PATIENCE = 5.0
 
 
 class SharedStop:
@@ -33,20 +34,23 @@ class SharedStop:
         self._told = False
         self._key = f"geonoise/stop/{next(_runs)}"
         self._shared = False
+        self._waiting: threading.Thread | None = None
 
     def __enter__(self) -> SharedStop:
         """Begin to wait for signals to the others."""
         self._shared = several()
         if self._shared:
-            threading.Thread(target=self._wait, name="stop", daemon=True).start()
+            self._waiting = threading.Thread(target=self._wait, name="stop", daemon=True)
+            self._waiting.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Let the waiting threads of all processes end."""
-        if self._shared:
+        if self._shared and self._waiting is not None:
             self._tell(_NOTHING)
+            self._waiting.join(_PATIENCE)
 
     def reached(self, step: int) -> bool:
         """Return whether to stop after ``step`` steps: called by all processes at every step."""
