@@ -15,7 +15,15 @@ from tests.command_line import run
 
 DOCS = Path(__file__).parents[1] / "docs"
 # Pages that tests of their own run, or without programs.
-ELSEWHERE = ("own_data.md", "own_classes.md", "exact_fields.md", "studies.md", "measured.md", "evaluation.md")
+ELSEWHERE = (
+    "own_data.md",
+    "own_classes.md",
+    "exact_fields.md",
+    "studies.md",
+    "measured.md",
+    "evaluation.md",
+    "launching.md",
+)
 
 
 def blocks(page: str, language: str) -> list[str]:
