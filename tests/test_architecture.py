@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "checks": set(),
     "process": set(),
     "nets": set(),
-    "data": {"progress"},
+    "data": {"files", "progress"},
     "imports": {"files"},
     "config": {"imports"},
     "progress": set(),
@@ -54,7 +54,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "demo": {"build", "config", "drawing", "evaluation", "files", "process", "progress", "sampling", "training"},
     "cli_options": {"config"},
-    "cli_data": {"config", "evaluation"},
+    "cli_data": {"config", "data", "evaluation"},
     "cli_figure": {"cli_options", "studies"},
     "cli_evaluate": {"cli_options", "evaluation", "files"},
     "cli": {

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 from filelock import FileLock
 
-from geonoise_jax.data import names
-from geonoise_jax.data.public import download, is_of_tfds, require_tensorflow, without_cloud
+from geonoise_jax.data import names, public
 from geonoise_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +28,11 @@ _MUTING = threading.RLock()
 
 
 def prepare(
-    name: str, *, data_dir: str | Path | None = None, builder_kwargs: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    builder_kwargs: Mapping[str, Any] | None = None,
+    manual_dir: str | Path | None = None,
 ) -> tfds.core.DatasetBuilder:
     """Return the TFDS builder of a data set whose files are on disk, writing them first if they are not.
 
@@ -42,23 +45,44 @@ def prepare(
         builder which the calling program has defined.
       data_dir: root folder; TFDS's default (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`) when None.
       builder_kwargs: for `circles` the fields of `CirclesSpec`, for TFDS names the builder's `config` and `version`.
+      manual_dir: folder of files that were fetched by hand, of a public set; `data_dir/downloads/manual` when None.
 
     Raises:
-      ValueError: unknown name or keyword, or a public data set that cannot be prepared here (the message says how).
+      ValueError: unknown name or keyword, no such folder, or a public data set that cannot be prepared here (the
+        message says how).
     """
     names.check_folder(data_dir)
     builder = _builder(name, data_dir, builder_kwargs)
     if not _is_prepared(builder):  # before the lock: a read-only data folder is fine
-        if is_of_tfds(builder):
-            require_tensorflow(builder, FORMAT)
+        manual = public.manual_folder(builder, manual_dir)
+        if public.is_of_tfds(builder):
+            public.require_tensorflow(builder, FORMAT)
         with _locked(Path(builder.data_dir_root) / builder.name):
             if not _is_prepared(builder):  # another process may have been faster
-                _write(builder)
+                _write(builder, manual)
     # A builder reads its metadata when it is made: one made before the files were complete knows of no splits.
     return _builder(name, data_dir, builder_kwargs)
 
 
-def _write(builder: tfds.core.DatasetBuilder) -> None:
+def described(name: str, *, data_dir: str | Path | None = None) -> tuple[bool, dict[str, str]]:
+    """Return whether a data set is prepared, and what there is to say of it without preparing it.
+
+    Args:
+      name: see `prepare`.
+      data_dir: see `prepare`.
+
+    Returns:
+      The second is empty for data sets that need no files.
+
+    Raises:
+      ValueError: see `prepare`.
+    """
+    names.check_folder(data_dir)
+    builder = _builder(name, data_dir, None)
+    return _is_prepared(builder), public.needs(builder) if public.is_of_tfds(builder) else {}
+
+
+def _write(builder: tfds.core.DatasetBuilder, manual: Path) -> None:
     """Write the files of `builder`, in TFDS's temporary folder that is renamed when complete.
 
     Raises:
@@ -67,11 +91,11 @@ def _write(builder: tfds.core.DatasetBuilder) -> None:
     if Path(builder.data_dir).exists() and not _is_prepared(builder):
         raise UserError(f"data set folder {builder.data_dir} is incomplete: delete it and run again")
     try:
-        if is_of_tfds(builder):
-            download(builder, FORMAT)
+        if public.is_of_tfds(builder):
+            public.download(builder, FORMAT, manual)
         else:
             with _quiet(), _without_progress_bar():
-                builder.download_and_prepare(file_format=FORMAT, download_config=without_cloud())
+                builder.download_and_prepare(file_format=FORMAT, download_config=public.without_cloud())
     except ImportError as error:
         raise UserError(
             f"data set {builder.name!r} cannot be prepared without {_missing(error)}, which is not installed; TFDS's "
