@@ -81,7 +81,7 @@ PROGRAMS = {
 }
 
 LOCAL = r"""
-printf 'local'; printf ' <%s>' "$@"; printf ' port=%s\n' "${JAX_COORDINATOR_PORT-}"
+echo "local$(printf ' <%s>' "$@") port=${JAX_COORDINATOR_PORT-}"
 if [[ $1 != true ]]; then exit "$(cat "$HOME/exit" 2>/dev/null || echo 0)"; fi
 """
 

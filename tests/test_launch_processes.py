@@ -15,10 +15,9 @@ from tests.launch_stand_ins import Cloud, ended, wait_until, write
 PROCESS = r"""
 trap 'echo saved by TERM; exit 143' TERM
 trap 'echo saved by INT; exit 130' INT
-printf '%s of %s at %s with %s %s:' "$JAX_PROCESS_ID" "$JAX_NUM_PROCESSES" "$JAX_COORDINATOR_ADDRESS" \
-  "${JAX_NUM_CPU_DEVICES-}" "${JAX_LOCAL_DEVICE_IDS-}"
-printf ' <%s>' "$@"
-echo
+devices="${JAX_NUM_CPU_DEVICES-} ${JAX_LOCAL_DEVICE_IDS-}"
+# In one piece, as others print at the same time.
+echo "$JAX_PROCESS_ID of $JAX_NUM_PROCESSES at $JAX_COORDINATOR_ADDRESS with $devices:$(printf ' <%s>' "$@")"
 echo "process $JAX_PROCESS_ID" >>"$HOME/begun"
 name=DO_$JAX_PROCESS_ID
 case ${!name-} in

@@ -81,7 +81,8 @@ start() {
   unpack
   configure
   eval "$(settings)"
-  daemon controller "$root/usr/sbin/slurmctld-wlm" -D
+  # -c: jobs that an earlier call has left are forgotten.
+  daemon controller "$root/usr/sbin/slurmctld-wlm" -c -D
   sleep 2
   for node in n1 n2; do
     daemon "$node" "$root/usr/sbin/slurmd-wlm" -D -N "$node" -d "$root/usr/sbin/slurmstepd-wlm"
@@ -95,13 +96,19 @@ start() {
 }
 
 stop() {
-  local file
+  local file job
+  # A daemon waits for its jobs.
+  (
+    eval "$(settings)"
+    for job in $(timeout 5 squeue -h -o %i 2>/dev/null); do timeout 5 scancel --signal=KILL --full "$job" || true; done
+  )
   for file in "$dir"/*.daemon; do
     if ! [[ -e "$file" ]]; then continue; fi
     for _ in {1..50}; do
       if ! kill "$(cat "$file")" 2>/dev/null; then break; fi
       sleep 0.2
     done
+    kill -KILL "$(cat "$file")" 2>/dev/null || true
     rm -f "$file"
   done
 }
