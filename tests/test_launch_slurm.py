@@ -266,7 +266,6 @@ def losses(workdir: Path) -> dict[int, float]:
 
 @pytest.mark.slow
 def test_training_on_two_nodes_is_preempted_and_ends_with_the_same_result(slurm: Slurm, tmp_path: Path) -> None:
-    pytest.importorskip("geonoise_jax.processes", reason="needs several processes in one run")
     program = write(tmp_path / "geonoise", GEONOISE)
     log = tmp_path / "log"
     python = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}

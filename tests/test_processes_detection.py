@@ -14,7 +14,7 @@ from geonoise_jax import processes
 from geonoise_jax.errors import UserError
 from geonoise_jax.processes import detection, joining
 from geonoise_jax.processes.detection import Cluster, detect
-from geonoise_jax.processes.rendezvous import meet
+from geonoise_jax.processes.rendezvous import MissingError, meet
 from tests.command_line import run
 from tests.processes_runs import free_port
 
@@ -145,6 +145,14 @@ def test_all_meet() -> None:
 def test_who_is_missing_is_named_to_all() -> None:
     missing = "process 2, 3 missing at the coordinator 127.0.0.1:PORT after 0.7 s"
     assert met({0: 4, 1: 4}, 0.7) == {0: f"process 0 of 4: {missing}", 1: f"process 1 of 4: {missing}"}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_who_did_not_come_may_come_the_next_time(number: int) -> None:
+    with pytest.raises(MissingError) as caught:
+        meet(f"127.0.0.1:{free_port()}", 2, number, 0.3)
+    assert processes.lost(caught.value) == str(caught.value)
+    assert processes.lost(UserError("two processes were started as number 1")) is None
 
 
 def test_a_missing_lead_is_named() -> None:

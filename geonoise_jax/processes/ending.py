@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from geonoise_jax.processes.agreement import count, index, put, several, wait
+from geonoise_jax.processes.rendezvous import MissingError
 
 # EX_TEMPFAIL of sysexits.h: to be tried again. What a launcher restarts.
 LOST = 75
@@ -53,6 +54,8 @@ def begin(name: str, clean: Callable[[], None]) -> None:
 
 def lost(error: BaseException) -> str | None:
     """Return the line for an exception that means that another process is gone, or None for any other."""
+    if isinstance(error, MissingError):
+        return str(error)
     if not _member.is_set() and not several():
         return None
     seen: BaseException | None = error

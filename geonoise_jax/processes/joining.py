@@ -11,7 +11,7 @@ from geonoise_jax.errors import UserError
 from geonoise_jax.processes import ending
 from geonoise_jax.processes.agreement import is_lead
 from geonoise_jax.processes.detection import TPU_PORT, Cluster
-from geonoise_jax.processes.rendezvous import meet
+from geonoise_jax.processes.rendezvous import MissingError, meet
 
 INITIALIZE_SECONDS = 300
 HEARTBEAT_SECONDS = 60
@@ -37,7 +37,8 @@ def join(
         clean: called where the process ends without unwinding.
 
     Raises:
-        UserError: if they do not come together in time, naming the coordinator and who is missing.
+        MissingError: if they do not come together in time, naming the coordinator and who is missing.
+        UserError: if they do not belong together.
     """
     for label, seconds in (("--initialize-timeout", initialize_timeout), ("--heartbeat-timeout", heartbeat_timeout)):
         if seconds < 1:
@@ -64,7 +65,8 @@ def join(
     except (RuntimeError, ValueError) as error:
         title = f"process {found['process_id']} of {found['num_processes']}"
         line = str(error).partition("\n")[0]
-        raise UserError(f"{title}: cannot join at the coordinator {found['coordinator_address']}: {line}") from error
+        where = found["coordinator_address"]
+        raise MissingError(f"{title}: cannot join at the coordinator {where}: {line}") from error
     ending.begin(name, clean)
     if not is_lead():
         for handler in logging.getLogger("geonoise_jax").handlers:

@@ -15,8 +15,13 @@ from collections.abc import Iterable
 from geonoise_jax.errors import UserError
 
 _WORD = "geonoise-rendezvous"
+_MISSING = " missing at the coordinator "
 _RETRY_SECONDS = 0.2
 _LINE = 4096
+
+
+class MissingError(UserError):
+    """Other processes did not come in time: they may the next time that all are started."""
 
 
 def meet(coordinator: str, num_processes: int, process_id: int, seconds: float) -> None:
@@ -29,7 +34,8 @@ def meet(coordinator: str, num_processes: int, process_id: int, seconds: float) 
         seconds: how long to wait for the others.
 
     Raises:
-        UserError: naming the coordinator and, where it is known, which processes are missing.
+        MissingError: naming the coordinator and, where it is known, which processes are missing.
+        UserError: if two have the same number, or know of different numbers of processes.
     """
     host, _, port = coordinator.rpartition(":")
     until = time.monotonic() + seconds
@@ -37,14 +43,18 @@ def meet(coordinator: str, num_processes: int, process_id: int, seconds: float) 
     if process_id:
         answer = _ask(host.strip("[]"), int(port), f"{_WORD} {process_id} {num_processes}\n", until)
         if answer is None:
-            raise UserError(
+            raise MissingError(
                 f"{title}process 0 is missing: nothing answers at the coordinator {coordinator} for {seconds:g} s; "
                 f"start it, or open the port between the hosts{_proxies()}"
             )
         if answer != "go":
-            raise UserError(f"{title}{answer}")
+            raise _refusal(f"{title}{answer}")
     elif problem := _host(int(port), num_processes, until, coordinator, seconds):
-        raise UserError(f"{title}{problem}")
+        raise _refusal(f"{title}{problem}")
+
+
+def _refusal(text: str) -> UserError:
+    return (MissingError if _MISSING in text else UserError)(text)
 
 
 def _host(port: int, num: int, until: float, coordinator: str, seconds: float) -> str:
@@ -66,7 +76,7 @@ def _host(port: int, num: int, until: float, coordinator: str, seconds: float) -
             problem = _admitted(one, there, num)
         missing = [str(number) for number in range(1, num) if number not in there]
         if missing and not problem:
-            problem = f"process {', '.join(missing)} missing at the coordinator {coordinator} after {seconds:g} s"
+            problem = f"process {', '.join(missing)}{_MISSING}{coordinator} after {seconds:g} s"
         _answer(there.values(), problem or "go")
     return problem
 

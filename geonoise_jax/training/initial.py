@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from geonoise_jax import files
@@ -95,7 +96,8 @@ def started_from(state: TrainState, origin: InitFrom) -> tuple[TrainState, Taken
             fresh[name] = f"{list(leaf.shape)} (there {'nothing' if found is None else list(found.shape)})"
             return leaf
         taken.append(name)
-        return jax.device_put(jnp.asarray(found, leaf.dtype), leaf.sharding)
+        # By way of the host: of several processes each has read it onto a device of its own.
+        return jax.device_put(np.asarray(found).astype(leaf.dtype), leaf.sharding)
 
     params = jax.tree_util.tree_map_with_path(chosen, state.params)
     report = Taken(step, tuple(taken), fresh, tuple(there))
