@@ -185,3 +185,10 @@ def test_keys_of_the_model_without_effect(key: str, value: str, why: str) -> Non
     settings = config.override(config.load("configs/circles.py:ddpm,blind"), [(f"model.{key}", value)])
     with pytest.raises(ValueError, match=f"model.{key} = .*: has no effect with {why}"):
         build.network_field(settings, build.network(settings, None), None, (8,))
+
+
+def test_the_evaluation_of_the_last_estimate_is_counted() -> None:
+    """EDM's 18 levels are 35 evaluations."""
+    field = gaussian(schedules.VE(t_min=0.002, t_max=80.0), targets.Signal())
+    drawn = generate(field, jax.random.key(0), 3, sampler="heun", num_steps=17, grid="rho", denoise=True)
+    assert drawn.statistics["evaluations"].tolist() == [35.0] * 3

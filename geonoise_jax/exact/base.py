@@ -19,7 +19,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,12 +99,16 @@ class Distribution(Frozen, abc.ABC):
     """
 
     event_shape: tuple[int, ...]
-    rounding_remedy: ClassVar[str] = "compute in float64 (jax_enable_x64), or ask for a larger accuracy"
 
     @property
     def dim(self) -> int:
         """Number of entries D of one event."""
         return int(np.prod(self.event_shape, dtype=int))
+
+    @property
+    def rounding_remedy(self) -> str:
+        """What helps where an average is not accurate for rounding."""
+        return "compute in float64 (jax_enable_x64), or ask for a larger accuracy"
 
     @abc.abstractmethod
     def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "num *event"]:

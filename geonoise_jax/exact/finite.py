@@ -72,8 +72,6 @@ class FiniteSet(Distribution):
         query_axis: the mesh axis of the queries, or None if every device works on all of them.
     """
 
-    rounding_remedy = "compute in float64 (jax_enable_x64), or give FiniteSet a larger num_near"
-
     rows: Float[Array, "N D"]
     square: Float[Array, "N"]
     log_weight: Float[Array, "N"]
@@ -156,6 +154,13 @@ class FiniteSet(Distribution):
             query_axis=query_axis,
         )
         return law
+
+    @property
+    def rounding_remedy(self) -> str:
+        """What helps against rounding: also more points near a query, where there are more."""
+        if self.num_near >= self.num_points:
+            return super().rounding_remedy
+        return "compute in float64 (jax_enable_x64), or give FiniteSet a larger num_near"
 
     def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "num *event"]:
         index = _drawn(threefry(key), jnp.exp(self.log_weight), num)

@@ -307,6 +307,8 @@ def _sample_batch(
     if trajectory and len(paths) != 1:
         raise UserError("trajectory = True: must be False with a sampler that does not take its steps by ``march``")
     path = paths[0] if trajectory else None
+    if denoise and "evaluations" in statistics:
+        statistics = {**statistics, "evaluations": statistics["evaluations"] + 1}
     return (_to_data(field, u, within.t_min, denoise) if sampler.timed else u), statistics, path
 
 
