@@ -211,7 +211,7 @@ def test_bad_usage(words: list[str], message: str, tmp_path: Path, monkeypatch: 
 def test_overrides_may_come_anywhere_and_with_a_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[config.ConfigDict] = []
 
-    def record(choice: config.ConfigDict, _: Path) -> training.Result:
+    def record(choice: config.ConfigDict, *_: object, **__: object) -> training.Result:
         seen.append(choice)
         return training.Result(1, None, 0.0)
 
