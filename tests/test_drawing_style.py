@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.pictures import caption, image_grid, sample_picture, to_pixels
@@ -61,3 +62,13 @@ def test_the_style_is_that_of_the_figures_alone() -> None:
         assert not axes.spines["top"].get_visible()
         assert axes.plot([0, 1])[0].get_color() == style.COLORS[0]
     assert Figure().subplots().spines["top"].get_visible() == before
+
+
+@pytest.mark.parametrize("width", [4.0, 7.35, 20.0])
+def test_a_title_fits_the_figure(width: float) -> None:
+    figure = Figure(figsize=(width, 3.0))
+    with style.paper():
+        style.headed(figure, "Fashion-MNIST, 28 x 28: 200 updates of 64 images, 10 evaluations of the network a sample")
+    figure.draw_without_rendering()
+    (title,) = [each for each in figure.findobj(Text) if each.get_text().startswith("Fashion")]
+    assert title.get_window_extent().x1 <= figure.bbox.x1

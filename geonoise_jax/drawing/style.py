@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 REFERENCE = "0.45"
 _MOST_TICKS = 7
+# Of a title, in the widest letters that sentences have on average.
+_LETTERS_PER_INCH = 10.5
 _RC: Any = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
@@ -46,8 +49,9 @@ def paper() -> Any:
 
 
 def headed(figure: Figure, title: str) -> None:
-    """Set the title of a figure at its left, where it stands over no title of a panel."""
-    figure.suptitle(title, x=0.005, ha="left")
+    """Set the title of a figure at its left, where it stands over no title of a panel, in lines that fit its width."""
+    letters = int(_LETTERS_PER_INCH * figure.get_figwidth())
+    figure.suptitle("\n".join(textwrap.wrap(title, letters)), x=0.005, ha="left")
 
 
 def step_axis(axes: Any, steps: Sequence[int]) -> None:
