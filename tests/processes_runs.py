@@ -14,16 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import training_runs
+
 CONFIG = "--config=configs/circles.py:flow_matching,conditional"
 # A run of a few seconds with every use of randomness, samples and checkpoints in it.
 SMALL: dict[str, Any] = {
-    "data.kwargs.dim": 3,
-    "data.kwargs.num_train": 200,
-    "data.kwargs.num_test": 20,
-    "model.kwargs.width": 16,
-    "model.kwargs.depth": 1,
-    "model.kwargs.dropout": 0.1,
-    "model.class_conditional": True,
+    **training_runs.SMALL,
     "optimizer.warmup_steps": 10,
     "optimizer.decay": "constant",
     "training.num_steps": 12,

@@ -18,24 +18,26 @@ from geonoise_jax.training.state import TrainState
 # Wall-clock figures, the only ones that may differ between a run and its repetition.
 TIMING = {"seconds", "steps_per_second", "images_per_second"}
 
+# Of a few seconds: class-conditional, with dropout, so that every use of randomness is in it.
+SMALL: dict[str, Any] = {
+    "data.kwargs.dim": 3,
+    "data.kwargs.num_train": 200,
+    "data.kwargs.num_test": 20,
+    "model.kwargs.width": 16,
+    "model.kwargs.depth": 1,
+    "model.kwargs.dropout": 0.1,
+    "model.class_conditional": True,
+    "training.num_steps": 60,
+    "training.batch_size": 32,
+    "training.log_every": 10,
+    "checkpoint.every": 20,
+    "sampling.every": 0,
+}
+
 
 def circles(data_dir: Path, variant: str = "flow_matching,conditional", **overrides: Any) -> ConfigDict:
     """A run of a few seconds: class-conditional, with dropout, so that every use of randomness is in it."""
-    small = {
-        "data.data_dir": data_dir,
-        "data.kwargs.dim": 3,
-        "data.kwargs.num_train": 200,
-        "data.kwargs.num_test": 20,
-        "model.kwargs.width": 16,
-        "model.kwargs.depth": 1,
-        "model.kwargs.dropout": 0.1,
-        "model.class_conditional": True,
-        "training.num_steps": 60,
-        "training.batch_size": 32,
-        "training.log_every": 10,
-        "checkpoint.every": 20,
-        "sampling.every": 0,
-    }
+    small = {**SMALL, "data.data_dir": data_dir}
     assignments = {**small, **{key.replace("__", "."): value for key, value in overrides.items()}}
     choice = config.load(f"configs/circles.py:{variant}")
     return config.override(choice, [(key, str(value)) for key, value in assignments.items()])

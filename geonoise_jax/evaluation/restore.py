@@ -25,11 +25,12 @@ from geonoise_jax.sampling.inverse import denoise
 from geonoise_jax.sampling.samplers import find
 from geonoise_jax.training import description, sharding, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
+from geonoise_jax.training.initial import AVERAGED, RAW
 from geonoise_jax.training.posthoc_ema import posthoc_ema
 from geonoise_jax.training.run import Sampling, checked_guidance, default_process
 from geonoise_jax.training.state import init_key, init_params
 
-PARAMS = ("ema", "raw")
+PARAMS = (AVERAGED, RAW)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

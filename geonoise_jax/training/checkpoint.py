@@ -149,10 +149,7 @@ class Checkpoints:
 
     def restore_raw(self, abstract: PyTree[jax.ShapeDtypeStruct], step: int | None = None) -> tuple[int, PyTree[Array]]:
         """Return the step and the parameters themselves, not averaged; otherwise as :meth:`restore_ema`."""
-        chosen = max(self.steps, default=None) if step is None else step
-        if chosen is None:
-            raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
-        self._require(chosen)
+        chosen = self._existing(step)
         # Orbax restores an item whole; what is beside the parameters has the types that are stored with it.
         train = self._stored(chosen)["train"]
         train["params"] = jax.tree.leaves(abstract)
@@ -169,10 +166,7 @@ class Checkpoints:
         Raises:
             ValueError: as :meth:`restore_ema`, and for a checkpoint of a version that did not store types.
         """
-        chosen = max(self.steps, default=None) if step is None else step
-        if chosen is None:
-            raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
-        self._require(chosen)
+        chosen = self._existing(step)
         like = nested(self._types(chosen), "ema_params" if averaged else "params")
         return self.restore_ema(like, chosen) if averaged else self.restore_raw(like, chosen)
 
@@ -247,6 +241,14 @@ class Checkpoints:
                     self._check_readable(step, error)
                 failures.append(error)
         raise DamagedCheckpointError(f"{self._named(step)} is damaged ({reason(failures[-1])})") from failures[-1]
+
+    def _existing(self, step: int | None) -> int:
+        """Return a step that has a checkpoint: the latest if none is asked for."""
+        chosen = max(self.steps, default=None) if step is None else step
+        if chosen is None:
+            raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
+        self._require(chosen)
+        return chosen
 
     def _require(self, step: int) -> None:
         if step not in self.steps:

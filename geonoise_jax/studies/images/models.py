@@ -14,13 +14,14 @@ from ml_collections import ConfigDict
 from geonoise_jax import build, checks, config, files
 from geonoise_jax.config import AUTONOMOUS
 from geonoise_jax.data.idx import read_splits
+from geonoise_jax.data.repacked import FOLDERS
 from geonoise_jax.errors import UserError
 
 SYSTEMS = ("ddpm", "flow_matching", "edm", "eqm")
 CONDITIONING = ("conditional", "blind")
 DIGITS, FASHION = "digits", "fashion_mnist"
 # Where Debian's package dataset-fashion-mnist puts its four files.
-FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+FASHION_FOLDER = FOLDERS[FASHION]
 _LOG = logging.getLogger(__name__)
 # What a CPU can train in minutes at 28 x 28 pixels, and without an end, so that training can go on.
 _SMALL = {
