@@ -13,6 +13,7 @@ import pytest
 
 from geonoise_jax.build import dataset, train
 from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.drawing.outputs import rendered
 from geonoise_jax.exact import FiniteSet
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear
@@ -145,7 +146,7 @@ def test_a_budget_that_is_never_reached_is_said_so() -> None:
     assert judged[1] == 0
     lost = Case("exact", "eqm_descent", NOISE, n, 0.0 * n, n, *judged)
     assert eqm_stop.table(Study(QUICK, [lost])).splitlines()[-1].split()[-1] == "none"
-    assert eqm_stop.picture(Study(QUICK, [lost])).format == "PNG"
+    assert rendered(eqm_stop.picture(Study(QUICK, [lost]))).format == "PNG"
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from geonoise_jax.build import train
 from geonoise_jax.config import ConfigDict
 from geonoise_jax.data import from_numpy
 from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.drawing.outputs import rendered
 from geonoise_jax.drawing.text import with_error
 from geonoise_jax.evaluation.floors import Distance
 from geonoise_jax.evaluation.restore import Trained
@@ -100,7 +101,7 @@ def test_the_table_and_the_picture(restored: Trained) -> None:
     distances = [*(run.distance for run in study.runs), study.floor]
     assert [row[-1] for row in cells] == [with_error(*distance) for distance in distances]
     assert lines[12:] == guidance.findings(study)
-    assert guidance.picture(study).size[0] > 1000
+    assert rendered(guidance.picture(study)).size[0] > 1000
     assert restored.config is CONFIG
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import html.parser
-import json
 import re
 import signal
 import struct
@@ -16,6 +15,7 @@ import pytest
 
 from geonoise_jax import build, config
 from geonoise_jax.data.idx import read_idx, read_splits
+from geonoise_jax.drawing.outputs import rendered
 from geonoise_jax.sampling.samplers import find
 from geonoise_jax.studies import images, runner
 from geonoise_jax.studies.images import models, report
@@ -199,13 +199,12 @@ def test_the_table_has_every_model_and_its_floor(study: Study) -> None:
 
 
 def test_pages_hold_the_same_table(study: Study) -> None:
-    drawn = images.picture(study)
-    pages = images.pages(study, drawn)
-    assert set(pages) == {".html", ".md", ".json"}
+    pages = images.pages(study, rendered(images.picture(study)))
+    assert set(pages) == {".html", ".md"}
     rows = [line for line in pages[".md"].splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 8 + 1
     assert len({row.count("|") for row in rows}) == 1
-    numbers = json.loads(pages[".json"])
+    numbers = images.numbers(study)
     assert (len(numbers["records"]), len(numbers["curves"])) == (40, 32)
     tags: list[str] = []
 
@@ -234,7 +233,7 @@ def test_two_models_end_to_end_and_again(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = runner.run("images", tmp_path / "out", options)
     assert first.count("\nflow matching ") == 2
-    assert {path.suffix for path in tmp_path.glob("out.*")} == {".png", ".npz", ".html", ".md", ".json"}
+    assert {path.suffix for path in tmp_path.glob("out.*")} == {".png", ".svg", ".npz", ".html", ".md", ".json"}
     log = tmp_path / "out" / "digits" / "flow_matching-blind" / "evaluation" / "results.jsonl"
     before = log.read_text()
     assert runner.run("images", tmp_path / "out", options) == first

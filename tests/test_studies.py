@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 import typing
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from matplotlib.figure import Figure
 
 from geonoise_jax.studies import STUDIES, runner
 from geonoise_jax.studies import run as run_study
 from geonoise_jax.studies.table import NEEDED, NONE, OPTIONAL, Entry, find
+from geonoise_jax.studies.verdicts import Outcome, Verdict, judge
 from tests.command_line import run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "studies.md").read_text()
@@ -28,7 +30,7 @@ def test_a_study_is_a_module_with_five_names(name: str) -> None:
     assert study is module.Study
     assert next(iter(inspect.signature(module.measure).parameters)) == "options"
     assert typing.get_type_hints(module.measure)["options"] is module.Options
-    for function, kind in ((module.table, str), (module.picture, Image.Image), (module.arrays, dict)):
+    for function, kind in ((module.table, str), (module.picture, Figure), (module.arrays, dict)):
         hints = typing.get_type_hints(function)
         found = hints.pop("return")
         assert (typing.get_origin(found) or found) is kind, function
@@ -86,18 +88,65 @@ def test_an_unknown_study_is_refused() -> None:
 def test_a_new_study_costs_a_module_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "halves.py").write_text(
         "import dataclasses, numpy as np\n"
-        "from PIL import Image\n"
+        "from matplotlib.figure import Figure\n"
+        "from geonoise_jax.studies.verdicts import Verdict, judge\n"
         "@dataclasses.dataclass(frozen=True)\n"
         "class Options:\n"
         "    num: int = 4\n"
         "def measure(options): return np.arange(options.num) / 2\n"
         "def table(study): return f'largest {study.max():g}'\n"
-        "def picture(study): return Image.new('L', (len(study), 1))\n"
-        "def arrays(study): return {'halves': study}\n"
+        "def picture(study): return Figure((len(study), 1))\n"
+        "def arrays(study): return {'halves': study, 'gap': np.array([np.nan]), 'long': np.zeros(2000)}\n"
+        "def verdicts(study):\n"
+        "    top = study.max()\n"
+        "    told = judge(top, top, at_most=2.5)\n"
+        "    return [Verdict('eq. 0', 'half of 5 is most', 'always', 'top', top, top, top, told)]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(STUDIES, "halves", Entry("halves", "halves of numbers", NONE))
     ended = run("figure", "halves", "--option=num=6", f"--out={tmp_path / 'new' / 'out'}")
-    assert ended == (0, f"largest 2.5\n{tmp_path / 'new' / 'out.png'}\n", "")
+    said = (
+        "source  claim              measured  condition  verdict\n"
+        "------  -----------------  --------  ---------  -------\n"
+        "eq. 0   half of 5 is most  top 2.5   always     holds\n"
+    )
+    assert ended == (0, f"largest 2.5\n\n{said}{tmp_path / 'new' / 'out.png'}\n", "")
     with np.load(tmp_path / "new" / "out.npz") as written:
         np.testing.assert_array_equal(written["halves"], np.arange(6) / 2)
+    numbers = json.loads((tmp_path / "new" / "out.json").read_text())
+    assert numbers["study"] == "halves"
+    assert numbers["options"] == {"num": "6"}
+    assert numbers["arrays"] == {"halves": [0, 0.5, 1, 1.5, 2, 2.5], "gap": [None]}
+    assert [(each["value"], each["outcome"]) for each in numbers["verdicts"]] == [(2.5, "holds")]
+    assert (tmp_path / "new" / "out.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("ends", "limits", "outcome"),
+    [
+        ((1.0, 2.0), {"at_most": 2.0}, Outcome.HOLDS),
+        ((1.0, 2.0), {"at_most": 1.5}, Outcome.UNTOLD),
+        ((1.0, 2.0), {"at_most": 0.9}, Outcome.FAILS),
+        ((1.0, 2.0), {"at_least": 1.0, "at_most": 3.0}, Outcome.HOLDS),
+        ((1.0, 2.0), {"at_least": 2.1}, Outcome.FAILS),
+        ((np.nan, np.nan), {"at_least": 0.0}, Outcome.UNTOLD),
+    ],
+)
+def test_a_claim_is_told_where_the_whole_interval_agrees(
+    ends: tuple[float, float], limits: dict[str, float], outcome: Outcome
+) -> None:
+    assert judge(*ends, **limits) is outcome
+
+
+def test_a_verdict_checks_its_words_and_its_interval() -> None:
+    good: dict[str, Any] = {"source": "eq. 1", "claim": "c", "condition": "d", "quantity": "q", "outcome": "holds if"}
+    verdict = Verdict(**good, value=2.0, low=1.5, high=2.25)
+    assert verdict.outcome is Outcome.HOLDS_IF
+    assert verdict.measured == "q 2 [1.5, 2.25]"
+    assert Verdict(**good, value=np.nan, low=np.nan, high=np.nan).to_dict()["value"] is None
+    with pytest.raises(ValueError, match=r"value = 3.0: must lie in its interval \[1.5, 2.25\]"):
+        Verdict(**good, value=3.0, low=1.5, high=2.25)
+    with pytest.raises(ValueError, match="claim = '': must be said"):
+        Verdict(**{**good, "claim": ""}, value=2.0, low=2.0, high=2.0)
+    with pytest.raises(ValueError, match="outcome = 'perhaps'"):
+        Verdict(**{**good, "outcome": "perhaps"}, value=2.0, low=2.0, high=2.0)

@@ -6,21 +6,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+from matplotlib.figure import Figure
 from PIL import Image
 
 from geonoise_jax import files
+from geonoise_jax.drawing import style
+from geonoise_jax.drawing.pictures import to_image
+
+# Letters as letters, so that the file is small and its words can be searched; the same names of parts in each run.
+_SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "geonoise"}
 
 
-def write(out: str | Path, picture: Image.Image, arrays: Mapping[str, Any]) -> list[Path]:
+def write(out: str | Path, picture: Image.Image | Figure, arrays: Mapping[str, Any]) -> list[Path]:
     """Write ``OUT.png`` and ``OUT.npz``, each whole or not at all, making their folder, and return their paths.
 
     Args:
         out: the common name without ending.
-        picture: the picture.
+        picture: the picture; a figure is also written as ``OUT.svg``.
         arrays: arrays by name.
     """
     out = files.local(out, "out")
-    png, npz = (out.with_name(out.name + ending) for ending in (".png", ".npz"))
-    files.write_picture(png, picture)
+    png, svg, npz = (out.with_name(out.name + ending) for ending in (".png", ".svg", ".npz"))
+    if isinstance(picture, Figure):
+        write_svg(svg, picture)
+        files.write_picture(png, rendered(picture))
+    else:
+        files.write_picture(png, picture)
     files.write_arrays(npz, arrays)
-    return [png, npz]
+    return [png, *([svg] if isinstance(picture, Figure) else []), npz]
+
+
+@style.paper()
+def rendered(figure: Figure) -> Image.Image:
+    """Return a figure as an image: with ticks, which are made as late as this, in the common look."""
+    return to_image(figure)
+
+
+@style.paper()
+def write_svg(path: str | Path, figure: Figure) -> None:
+    """Write a figure as SVG, whole or not at all, the same bytes each time."""
+    with files.replacing(path) as file, matplotlib.rc_context(_SVG):
+        figure.savefig(file, format="svg", metadata={"Date": None})

@@ -28,12 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
-from PIL import Image
 
 from geonoise_jax import build
 from geonoise_jax.checks import integer, several
 from geonoise_jax.drawing import style
-from geonoise_jax.drawing.pictures import to_image
 from geonoise_jax.drawing.text import aligned
 from geonoise_jax.evaluation.restore import restore
 from geonoise_jax.exact import FiniteSet
@@ -291,7 +289,7 @@ def table(study: Study) -> str:
 
 
 @style.paper()
-def picture(study: Study) -> Image.Image:
+def picture(study: Study) -> Figure:
     """Return histograms of the evaluations of adaptive samples, with the fixed budget, by start and sampler."""
     cases = study.cases
     starts, samplers = (list(dict.fromkeys(getattr(case, key) for case in cases)) for key in ("start", "sampler"))
@@ -309,7 +307,7 @@ def picture(study: Study) -> Image.Image:
     style.headed(
         figure, "Adaptive stop (histograms, mean dotted) and fixed budget (dashed) at the same distance to the data"
     )
-    return to_image(figure)
+    return figure
 
 
 def arrays(study: Study) -> dict[str, Any]:

@@ -22,13 +22,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
-from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from geonoise_jax import build
 from geonoise_jax.checks import integer, real, several
 from geonoise_jax.drawing import style
-from geonoise_jax.drawing.pictures import image_grid, to_image, to_pixels
+from geonoise_jax.drawing.pictures import image_grid, to_pixels
 from geonoise_jax.drawing.text import aligned, with_error
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation import point_sets
@@ -184,7 +183,7 @@ def findings(study: Study) -> list[str]:
 
 
 @style.paper()
-def picture(study: Study) -> Image.Image:
+def picture(study: Study) -> Figure:
     """Return accuracy and distance by scale and, of images, some samples of each class."""
     images = study.runs[0].samples.ndim == 4
     figure = Figure(figsize=(13.0 if images else 4.6, 5.0), layout="constrained")
@@ -198,7 +197,7 @@ def picture(study: Study) -> Image.Image:
     if images:
         _show_samples(figure.add_subplot(grid[:, 1]), study)
     style.headed(figure, f"{study.title}: classifier-free guidance")
-    return to_image(figure)
+    return figure
 
 
 def arrays(study: Study) -> dict[str, Any]:

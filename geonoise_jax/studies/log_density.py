@@ -21,12 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from matplotlib.figure import Figure
-from PIL import Image
 
 from geonoise_jax import build
 from geonoise_jax.checks import integer
 from geonoise_jax.drawing import style
-from geonoise_jax.drawing.pictures import to_image
 from geonoise_jax.drawing.text import aligned, with_error
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.laws import laws
@@ -155,7 +153,7 @@ def table(study: Study) -> str:
 
 
 @style.paper()
-def picture(study: Study) -> Image.Image:
+def picture(study: Study) -> Figure:
     """Return the mean log-densities by noise level, and the differences with their standard deviations."""
     figure = Figure(figsize=(9.5, 3.9), layout="constrained")
     values, differences = figure.subplots(1, 2)
@@ -174,7 +172,7 @@ def picture(study: Study) -> Image.Image:
         axes.set(xscale="log", xlabel="noise-to-signal ratio b / a")
         axes.legend()
     style.headed(figure, study.title)
-    return to_image(figure)
+    return figure
 
 
 def arrays(study: Study) -> dict[str, Any]:

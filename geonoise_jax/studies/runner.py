@@ -1,19 +1,28 @@
-"""How any study runs: measure, write its picture and its numbers, and return its table."""
+"""How any study runs: measure, write its picture and its numbers, and return its table and its verdicts."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+
 from geonoise_jax import files
-from geonoise_jax.drawing.outputs import write
+from geonoise_jax.drawing.outputs import rendered, write
 from geonoise_jax.errors import UserError
 from geonoise_jax.studies import table
+from geonoise_jax.studies.verdicts import Verdict, verdict_lines
+
+# Longer arrays are read from the .npz.
+_LONGEST_LIST = 1_000
 
 
 def run(name: str, out: str | Path, options: Any) -> str:
-    """Run a study, and write ``OUT.png``, ``OUT.npz`` and, of a study that has some, further files.
+    """Run a study, and write ``OUT.png``, ``OUT.svg``, ``OUT.npz``, ``OUT.json`` and, if it has some, further files.
 
     Args:
         name: one of :data:`geonoise_jax.studies.STUDIES`.
@@ -21,24 +30,55 @@ def run(name: str, out: str | Path, options: Any) -> str:
         options: the ``Options`` of its module.
 
     Returns:
-        The results as text, and the further files that were written.
+        The results as text, what they say of the paper's sentences, and the further files that were written.
 
     Raises:
         ValueError: if there is no such study, or it cannot be made with these options.
     """
     module = table.find(name).load()
     study = module.measure(options)
-    picture = module.picture(study)
-    write(out, picture, module.arrays(study))
+    picture, arrays, verdicts = module.picture(study), module.arrays(study), tuple(_optional(module, "verdicts", study))
+    write(out, picture, arrays)
+    files.write_text(_beside(out, ".json"), _json(name, options, _optional(module, "numbers", study), arrays, verdicts))
     written = []
-    for ending, text in getattr(module, "pages", _none)(study, picture).items():
-        written.append(Path(out).with_name(Path(out).name + ending))
-        files.write_text(written[-1], text)
-    return "\n".join([module.table(study), *([""] if written else []), *map(str, written)])
+    if hasattr(module, "pages"):
+        drawn = rendered(picture) if isinstance(picture, Figure) else picture
+        for ending, content in module.pages(study, drawn).items():
+            written.append(_beside(out, ending))
+            with files.replacing(written[-1]) as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+    blocks = [[module.table(study)], verdict_lines(verdicts), [str(each) for each in written]]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _none(_: Any, __: Any) -> dict[str, str]:
-    return {}
+def _optional(module: Any, name: str, study: Any) -> Any:
+    """Return what a function of the module that it may lack says of a study."""
+    return getattr(module, name)(study) if hasattr(module, name) else ()
+
+
+def _beside(out: str | Path, ending: str) -> Path:
+    out = files.local(out, "out")
+    return out.with_name(out.name + ending)
+
+
+def _json(name: str, options: Any, numbers: Any, arrays: dict[str, Any], verdicts: tuple[Verdict, ...]) -> str:
+    """Return a study as JSON: its choices, short arrays, what else it has to say, and verdicts."""
+    short = {key: np.asarray(value) for key, value in arrays.items()}
+    found = {
+        "study": name,
+        "options": {key: str(value) for key, value in vars(options).items()},
+        "arrays": {key: _listed(value.tolist()) for key, value in short.items() if value.size <= _LONGEST_LIST},
+        **(numbers or {}),
+        "verdicts": [each.to_dict() for each in verdicts],
+    }
+    return json.dumps(found, indent=1, allow_nan=False) + "\n"
+
+
+def _listed(value: Any) -> Any:
+    """Return nested lists with None for numbers that JSON has no word for."""
+    if isinstance(value, list):
+        return [_listed(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def options(name: str, workdir: Path | None, given: dict[str, Any], out: Path | None = None) -> Any:

@@ -3,9 +3,11 @@
     Options             a frozen dataclass of choices, ``workdir`` among them where a run is needed or can be given
     measure(Options)    the numbers, a ``Study``
     table(Study)        them as text
-    picture(Study)      them as a picture
+    picture(Study)      them as a figure
     arrays(Study)       them as arrays by name
-    pages(Study, Image) them as further files by ending, where it has some
+    verdicts(Study)     what they say of the paper's sentences, where they do
+    numbers(Study)      further numbers by name, as JSON holds them, where it has some
+    pages(Study, Image) them as further files by ending, text or bytes, where it has some
 
 and one line of this table.
 """
@@ -51,7 +53,7 @@ class Module(Protocol):
         """Return them as text."""
 
     def picture(self, study: Any) -> Any:
-        """Return them as a picture."""
+        """Return them as a figure."""
 
     def arrays(self, study: Any) -> dict[str, Any]:
         """Return them as arrays by name."""

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from PIL import Image
 
 from geonoise_jax.drawing import style
-from geonoise_jax.drawing.pictures import to_image
 from geonoise_jax.drawing.text import aligned
 from geonoise_jax.studies.blind_sampling.study import Study
 
@@ -50,14 +48,14 @@ def table(study: Study) -> str:
 
 
 @style.paper()
-def picture(study: Study) -> Image.Image:
+def picture(study: Study) -> Figure:
     """Return distances by dimension, and the blind samples in the plane of the data in the extreme dimensions."""
     figure = Figure(figsize=(max(1.55 * len(study.systems) + 1.0, 9.0), 7.6), layout="constrained")
     halves: Any = figure.subfigures(2, 1, height_ratios=(1.1, 1.0))
     _plot_distances(study, halves[0].subplots())
     _plot_samples(study, halves[1])
     style.headed(figure, "Sampling with exact fields that do not see the noise level: 16 points on a circle in $R^D$")
-    return to_image(figure)
+    return figure
 
 
 def _distances(study: Study) -> list[list[str]]:

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from geonoise_jax.drawing import style
-from geonoise_jax.drawing.pictures import to_image
 from geonoise_jax.drawing.text import aligned, percent, with_error
 from geonoise_jax.studies.excess_risk.estimates import Estimate, Summary, summarise
 from geonoise_jax.studies.excess_risk.study import Study
@@ -40,7 +38,7 @@ def findings(summary: Summary) -> list[str]:
 
 
 @style.paper()
-def picture(study: Study) -> Image.Image:
+def picture(study: Study) -> Figure:
     """Return losses and floors by step, the excess risk by step, and the excess risk by noise level at the end."""
     summary = summarise(study)
     figure = Figure(figsize=(13, 4.2), layout="constrained")
@@ -49,7 +47,7 @@ def picture(study: Study) -> Image.Image:
     _plot_excess(summary, excess)
     _plot_levels(summary, levels)
     style.headed(figure, f"{summary.title}: a network and the exact fields of its data")
-    return to_image(figure)
+    return figure
 
 
 def arrays(study: Study) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from PIL import Image
 
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.page import embedded, table_row, whole
-from geonoise_jax.drawing.pictures import image_grid, to_image, to_pixels
+from geonoise_jax.drawing.pictures import image_grid, to_pixels
 from geonoise_jax.drawing.text import aligned, with_error
 from geonoise_jax.evaluation.evaluator.page import protocols
 from geonoise_jax.studies.images.study import Study
@@ -41,7 +40,7 @@ def table(study: Study) -> str:
 
 
 @style.paper()
-def picture(study: Study) -> Image.Image:
+def picture(study: Study) -> Figure:
     """Return samples of all models beside held-out images, and quality against evaluations of the network."""
     columns = 1 + len(study.options.systems)
     figure = Figure(figsize=(2.45 * columns, 8.6), layout="constrained")
@@ -49,7 +48,7 @@ def picture(study: Study) -> Image.Image:
     _draw_samples(halves[0], study, columns)
     _draw_curves(halves[1], study)
     style.headed(figure, f"{DATA[study.options.data]}: {_budget(study)}")
-    return to_image(figure)
+    return figure
 
 
 def arrays(study: Study) -> dict[str, Any]:
@@ -70,23 +69,22 @@ def arrays(study: Study) -> dict[str, Any]:
     }
 
 
+def numbers(study: Study) -> dict[str, list[dict[str, Any]]]:
+    """Return the records of all evaluations, and those along the curves."""
+    return {
+        "records": [one for each in study.results for one in each.records],
+        "curves": [one for each in study.results for one in each.curve],
+    }
+
+
 def pages(study: Study, drawn: Image.Image) -> dict[str, str]:
-    """Return further files by their endings: a self-contained page, the table in Markdown, and all numbers as JSON.
+    """Return further files by their endings: a self-contained page, and the table in Markdown.
 
     Args:
         study: the study.
         drawn: its picture.
     """
-    numbers = {
-        "options": {name: str(value) for name, value in vars(study.options).items()},
-        "records": [one for each in study.results for one in each.records],
-        "curves": [one for each in study.results for one in each.curve],
-    }
-    return {
-        ".html": _page(study, drawn),
-        ".md": _markdown(study),
-        ".json": json.dumps(numbers, indent=1, allow_nan=False) + "\n",
-    }
+    return {".html": _page(study, drawn), ".md": _markdown(study)}
 
 
 def _columns(study: Study) -> list[tuple[str, str]]:
