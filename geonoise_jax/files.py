@@ -18,6 +18,7 @@ import socket
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -171,6 +172,22 @@ def save_arrays(file: IO[bytes], arrays: Mapping[str, Any]) -> None:
         for name, value in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asanyarray(value), allow_pickle=False)
+
+
+def read_arrays(path: str | Path) -> dict[str, Any]:
+    """Return the arrays of a .npz by name.
+
+    Raises:
+        UserError: if it is damaged or cannot be read.
+    """
+    import numpy as np
+
+    path = local(path)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: is damaged or cannot be read ({error}); remove it, and it is made again") from error
 
 
 def write_picture(path: str | Path, picture: Image.Image) -> None:

@@ -1,4 +1,4 @@
-"""Many small models at once: each is the one that it would be alone, whoever it is trained with and however it is cut."""
+"""Many small models at once: each is what it would be alone, whatever it is trained with and however it is cut."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def alone(of: Run, seed: int) -> Any:
     """The averaged parameters of one model, update by update."""
     optimizer, _ = of.chain()
     state = init_state(of.network, (3,), optimizer, init_key(seed))
-    options = {"accumulate": 1, "log_every": 100}
+    options: Any = {"accumulate": 1, "log_every": 100}
 
     def decode(batch: Any, resident: Any, key: Any) -> dict[str, Any]:
         return {"x": LAW.sample(key, of.budget.batch_size)}

@@ -67,6 +67,7 @@ STUDIES = {
     "log_density": Entry(f"{_ROOM}.log_density", "how far a learnt log-density is from exact ones", NEEDED),
     "guidance": Entry(f"{_ROOM}.guidance", "what guidance does to a class-conditional model", NEEDED),
     "blind_sampling": Entry(f"{_ROOM}.blind_sampling", "which blind models an exact field lets sample", NONE),
+    "circles": Entry(f"{_ROOM}.circles", "which small networks sample blind, by dimension, beside exact fields", NONE),
     "images": Entry(f"{_ROOM}.images", "blind and conditional models of images, trained and evaluated", NONE),
     "eqm_stop": Entry(f"{_ROOM}.eqm_stop", "when descent of an equilibrium field may stop", OPTIONAL),
 }

@@ -23,9 +23,6 @@ from geonoise_jax.training.run import Run
 from geonoise_jax.training.state import init_key, init_state
 from geonoise_jax.training.step import make_step
 
-# Of a scan, with which XLA overlaps the end of an update with the beginning of the next.
-_UNROLLED = 4
-
 
 class Law(Protocol):
     """Where data come from; every ``exact.Distribution`` is one."""
@@ -95,11 +92,11 @@ def train_many(
         state, finite, loss = call(state, roots, count)
         done += count
         losses.append(np.asarray(loss))
-        if not (finite := np.asarray(finite)).all():
-            bad = [seed for seed, good in zip(seeds, finite, strict=True) if not good]
+        bad = [seed for seed, good in zip(seeds, np.asarray(finite), strict=True) if not good]
+        if bad:
             raise UserError(
-                f"loss, gradient or update is not finite within the {count} updates up to {done}, of seeds {bad}; lower "
-                "the learning rate, or look at what the law draws"
+                f"loss, gradient or update is not finite within the {count} updates up to {done}, of seeds {bad}; "
+                "lower the learning rate, or look at what the law draws"
             )
         if on_call is not None:
             on_call(done, num_steps)
@@ -113,7 +110,7 @@ def _compiled(run: Run, law: Law) -> Callable[[Any, Array, int], tuple[Any, Arra
     def decode(batch: Any, resident: Any, key: Key[Array, ""]) -> dict[str, Array]:  # noqa: ARG001
         return {"x": law.sample(key, size)}
 
-    options = {"accumulate": run.budget.accumulate, "log_every": run.budget.log_every}
+    options: Any = {"accumulate": run.budget.accumulate, "log_every": run.budget.log_every}
     one = make_step(run.field(None), run.goal(), optimizer, run.average, decode, **options)
     update = jax.vmap(lambda state, root: one(state, {}, {}, root))
 
@@ -123,7 +120,7 @@ def _compiled(run: Run, law: Law) -> Callable[[Any, Array, int], tuple[Any, Arra
             state, report = update(state, roots)
             return state, (report.finite, report.loss)
 
-        state, (finite, loss) = jax.lax.scan(body, state, None, length=count, unroll=min(count, _UNROLLED))
+        state, (finite, loss) = jax.lax.scan(body, state, None, length=count)
         return state, finite.all(axis=0), loss.mean(axis=0)
 
     return call

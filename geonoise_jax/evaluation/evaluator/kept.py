@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,11 +70,7 @@ class Kept:
 
 
 def _read(path: Path, rows: int) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: is damaged or cannot be read ({error}); remove it, and it is made again") from error
+    found = files.read_arrays(path)
     if any(len(value) != rows for value in found.values()):
         raise UserError(f"{path}: is damaged: must hold {rows} rows; remove it, and it is made again")
     return found
