@@ -23,6 +23,8 @@ from geonoise_jax.exact.quadrature import unresolved
 # Points that compete at one noise level are at most some multiples of b / a apart.
 _REACH = 6.0
 _ROUNDINGS, _ROUNDINGS_OF_TIMES = 4.0, 0.5
+# Of vectors, whose largest entry may err by more than their length says; of what rounded exponents do to a variance.
+_ROUNDINGS_OF_VECTORS, _CAUTION = 8.0, 2.0
 _NARROWEST = 1e-5
 _PER_ENTRY = 1.42  # (1 + log 2 pi) / 2
 
@@ -69,7 +71,7 @@ def of_variance(integral: Integral) -> Error:
     square = (t - mean) ** 2
     var = (weights * square).sum(-1)
     size = jnp.maximum(var, (_NARROWEST * mean[:, 0]) ** 2)
-    error = _of_centred(integral, square - var[:, None], size)
+    error = _of_centred(integral, square - var[:, None], size).at[1].multiply(_CAUTION)
     if integral.spacing is None:
         return error + _rounded(0.0, size)
     # Times round to parts of themselves, beside which the posterior is narrow.
@@ -98,7 +100,7 @@ def of_field(integral: Integral, pair: Coefficients, value: Float[Array, "B D"])
     # Where terms cancel, what they are rounded to is large beside what is left of them.
     typical = sum((weights * jnp.abs(part)).sum(-1) for part in parts)
     error = sum(_of_centred(integral, part - (weights * part).sum(-1, keepdims=True), size) for part in parts)
-    error += _rounded(_ROUNDINGS * typical / jnp.maximum(size, jnp.finfo(size.dtype).tiny), size)
+    error += _rounded(_ROUNDINGS_OF_VECTORS * typical / jnp.maximum(size, jnp.finfo(size.dtype).tiny), size)
     if integral.scores.coarseness is not None:
         error = error.at[1].add((weights * jnp.abs(beta) * integral.scores.coarseness).sum(-1) / size)
     if integral.scores.mixing is None:
