@@ -6,7 +6,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class Kept:
         folder: the folder; it is made with the first batch.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: PurePath) -> None:
         self.folder = folder
 
     @property
@@ -56,10 +56,10 @@ class Kept:
         """Return the first ``num`` rows of one array."""
         return np.concatenate([batch[name] for batch in self.batches(num)])
 
-    def _files(self) -> list[tuple[int, int, Path]]:
+    def _files(self) -> list[tuple[int, int, PurePath]]:
         """Return the files that continue each other from row 0 on."""
-        by_start: dict[int, tuple[int, Path]] = {}
-        for path in self.folder.glob("*.npz"):
+        by_start: dict[int, tuple[int, PurePath]] = {}
+        for path in files.listed(self.folder):
             if match := _NAME.fullmatch(path.name):
                 start, stop = int(match[1]), int(match[2])
                 by_start[start] = max(by_start.get(start, (0, path)), (stop, path))
@@ -71,9 +71,9 @@ class Kept:
         return found
 
 
-def _read(path: Path, rows: int) -> dict[str, Any]:
+def _read(path: PurePath, rows: int) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with files.opened(path) as file, np.load(file, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: is damaged or cannot be read ({error}); remove it, and it is made again") from error
