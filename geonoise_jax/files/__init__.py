@@ -6,6 +6,7 @@ here. Arrays in checkpoints are Orbax's and data sets are TFDS's; all other file
 here. Of several processes only the lead writes and locks, see ``processes``: in the others that does nothing.
 """
 
+from geonoise_jax.files.bucket import UnavailableError
 from geonoise_jax.files.lines import JsonLines
 from geonoise_jax.files.locks import check_unlocked, locked, still_locked
 from geonoise_jax.files.paths import (
@@ -35,6 +36,7 @@ from geonoise_jax.files.writing import (
 
 __all__ = [
     "JsonLines",
+    "UnavailableError",
     "absolute",
     "append_line",
     "cache_folder",

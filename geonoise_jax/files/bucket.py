@@ -31,7 +31,7 @@ _PATTERN = re.compile(r"[*?\[\]#\0]")
 _PERMISSIONS = ("storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list")
 # How long a failure that may pass is tried again.
 _PATIENCE, _FIRST_PATIENCE = 120.0, 20.0
-_AT_ONCE, _REASON = 16, 200
+_AT_ONCE, _REASON = 8, 200
 
 
 class UnavailableError(UserError):
@@ -216,6 +216,7 @@ def _upload(path: PurePath, content: bytes, **conditions: int) -> int:
     return int(blob.generation)
 
 
+@functools.cache
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None

@@ -69,8 +69,6 @@ def location(path: str | PurePath, name: str = "path") -> PurePath:
         UserError: if it is another URL, no path of a bucket, the packages for buckets are not installed, or ``local``
             refuses it.
     """
-    if isinstance(path, PurePath) and bucket.holds(path):
-        return path
     text = os.fspath(path)
     if text.startswith(f"{bucket.SCHEME}:/"):
         return bucket.located(text, name)

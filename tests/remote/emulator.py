@@ -1,7 +1,7 @@
 """A bucket on this machine: the package gcp-storage-emulator, with what it lacks of Google's protocol.
 
 ``python emulator.py PORT BUCKET`` serves until it is killed, all in memory. Added are many connections at once, the
-conditions on generations that locks and Orbax's storage layer rely on, and the header that tells a reader the generation.
+conditions on generations that locks and Orbax's storage layer rely on, and the header that tells a reader of them.
 """
 
 from __future__ import annotations
