@@ -15,7 +15,7 @@ import pytest
 from geonoise_jax.files import bucket
 
 # Classes of errors of Google's packages, and what they derive from.
-ERRORS = {
+ERRORS: dict[str, dict[str, Any]] = {
     "google.api_core.exceptions": {
         "GoogleAPIError": Exception,
         "RetryError": "GoogleAPIError",

@@ -129,7 +129,7 @@ def test_of_two_that_take_over_one_does(client: FakeClient, monkeypatch: pytest.
 
 def test_an_answer_that_was_lost_makes_no_second_holder(client: FakeClient) -> None:
     write = fake_bucket.FakeBlob.upload_from_string
-    lost = []
+    lost: list[int] = []
 
     def upload(self: Any, content: bytes, **options: Any) -> None:
         write(self, content, **options)

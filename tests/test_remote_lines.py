@@ -38,7 +38,8 @@ def folder_of_parts(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("where", ["bucket", "file", "folder"])
 def test_lines_are_added_and_replaced_alike_everywhere(where: str, client: FakeClient, tmp_path: Path) -> None:
-    path = {"bucket": PATH, "file": tmp_path / "a.jsonl", "folder": folder_of_parts(tmp_path)}[where]
+    paths: dict[str, str | Path] = {"bucket": PATH, "file": tmp_path / "a.jsonl", "folder": folder_of_parts(tmp_path)}
+    path = paths[where]
     log = JsonLines(path)
     assert log.read() == []
     for step in range(5):

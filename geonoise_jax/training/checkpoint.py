@@ -78,10 +78,12 @@ class Checkpoints:
 
         Raises:
             UnsavedError: if it was not saved, or one before it whose saving went on meanwhile.
+            UserError: if another run took over the lock of a workdir in a bucket.
         """
         step = int(state.step)
         if processes.agreed(step in self._manager.all_steps()):
             return
+        processes.by_lead(lambda: files.still_locked(self._workdir))
         train, ema = _split(state)
         arrays = types(state)
         meta = {"train": fingerprint(train), "ema": fingerprint(ema), "types": arrays, "types_sum": text_sum(arrays)}

@@ -81,7 +81,8 @@ class Log:
     """
 
     def __init__(self, folder: PurePath) -> None:
-        self._lines = files.JsonLines(folder / NAME)
+        self.path = folder / NAME
+        self._lines = files.JsonLines(self.path)
         self._records = self._lines.read(torn=True)
         if not self._lines.is_ended():
             self._lines.replace(self._records)
