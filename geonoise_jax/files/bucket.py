@@ -32,6 +32,8 @@ _PERMISSIONS = ("storage.objects.create", "storage.objects.delete", "storage.obj
 # How long a failure that may pass is tried again.
 _PATIENCE, _FIRST_PATIENCE = 120.0, 20.0
 _AT_ONCE, _REASON = 8, 200
+# What they say of each try, and of a failure with its traceback, is in the error that comes of it.
+_LOGGERS = {"gcsfs": logging.CRITICAL, "urllib3.connectionpool": logging.ERROR, "google.auth": logging.ERROR}
 
 
 class UnavailableError(UserError):
@@ -226,21 +228,28 @@ def _installed(module: str) -> bool:
 
 @functools.cache
 def _prepare() -> None:
-    """Have Orbax's file layer see what other processes write, and keep its troubles for the error that is raised."""
+    """Have Orbax's file layer see what other processes write, and have the packages leave the word to the error."""
     import fsspec
 
     # A listing that is kept is wrong as soon as another process writes.
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
     # Where TensorFlow is installed, etils would take its file system, another one with other settings.
     os.environ.setdefault("EPATH_USE_TF", "0")
-    logging.getLogger("gcsfs").addHandler(logging.NullHandler())
+    for name, level in _LOGGERS.items():
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(level)
 
 
 @functools.cache
 def _client() -> Any:
     from google.cloud import storage
 
-    return storage.Client()
+    try:
+        return storage.Client()
+    except OSError as error:
+        # No object needs it, but the client does, and Orbax's too.
+        raise UserError(f"no project is known; set GOOGLE_CLOUD_PROJECT to the name of one ({error})") from error
 
 
 @functools.cache
@@ -312,6 +321,8 @@ def _naming(path: PurePath, what: str) -> Iterator[None]:
 
     try:
         yield
+    except UserError as error:
+        raise UserError(f"{path}: {what} ({error})") from error
     except (api.NotFound, api.PreconditionFailed) as error:
         raise UserError(f"{path}: {what} (no such file, or no bucket {_split(path)[0]!r})") from error
     except (api.GoogleAPIError, auth.GoogleAuthError, requests.RequestException, InvalidResponse, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import re
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.evaluator.records import numbers_of
 from geonoise_jax.evaluation.evaluator.records import read as records_of
 from geonoise_jax.evaluation.restore import restore
+from geonoise_jax.files import leases
 from tests import command_line, processes_runs
 from tests.processes_runs import Processes
 from tests.training_runs import TIMING
@@ -191,7 +193,12 @@ def test_a_run_that_starts_from_one_in_a_bucket(remote: str, bucket: str) -> Non
 def circles(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A short run that evaluates itself and keeps the best."""
     folder, data = f"{bucket}/circles", tmp_path_factory.mktemp("data")
-    own = ["--config.training.evaluate_every=3", "--config.checkpoint.keep_best=loss", "--config.evaluation.num=40"]
+    own = [
+        "--config.training.num_steps=9",
+        "--config.training.evaluate_every=3",
+        "--config.checkpoint.keep_best=loss",
+        "--config.evaluation.num=40",
+    ]
     own += ["--config.evaluation.metrics=('energy_distance',)", "--config.data.kwargs.num_test=100"]
     done = command_line.run("train", *CIRCLES, *own, f"--config.data.data_dir={data}", f"--workdir={folder}")
     assert done.status == 0, done.err
@@ -200,10 +207,11 @@ def circles(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_best_checkpoint_and_a_study(circles: str, bucket: str) -> None:
     lines = [line for line in metrics_of(circles) if "held_out/loss" in line]
-    assert [line["step"] for line in lines] == [3, 6]
-    best = min(lines, key=lambda line: line["held_out/loss"])["step"]
+    assert [line["step"] for line in lines] == [3, 6, 9]
+    earlier, best = (min(some, key=lambda line: line["held_out/loss"])["step"] for some in (lines[:2], lines))
     assert restore(circles, step="best").step == best
-    assert {path.name for path in files.listed(f"{circles}/checkpoints")} == {str(best), "6"}
+    # A checkpoint is saved, and others are removed, before it is evaluated.
+    assert {path.name for path in files.listed(f"{circles}/checkpoints")} == {str(earlier), "9"}
     words = ["figure", "excess_risk", f"--workdir={circles}", f"--out={bucket}/figures/risk"]
     done = command_line.run(*words, "--option=num=64", "--option=checkpoints=2")
     assert done.status == 0, done.err
@@ -236,3 +244,26 @@ def test_two_processes_share_a_bucket(bucket: str, tmp_path: Path) -> None:
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose([line[name] for line in two], [line[name] for line in one], rtol=1e-4)
     assert restore(folders[1]).step == 12
+
+
+def test_of_many_that_want_a_lock_one_gets_it(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At first, and again when its holder, of another machine, is silent."""
+    monkeypatch.setattr(leases, "SILENCE", 3.0)
+    monkeypatch.setattr(leases, "BEAT", 0.5)
+    folder = files.location(f"{bucket}/lock")
+    for silent in (False, True):
+        if silent:
+            files.write_json(
+                folder / "lock", {"pid": 1, "host": "other", "since": "then", "machine": "m", "started": "1"}
+            )
+        held = [leases.Lease(folder, "lock", {"pid": number, "host": "here", "since": "now"}) for number in range(6)]
+        for number, lease in enumerate(held):
+            # As of machines that know nothing of each other's processes.
+            lease._content = lease._content.replace(b'"machine": "', f'"machine": "{number}'.encode())
+        with concurrent.futures.ThreadPoolExecutor(len(held)) as pool:
+            refused = [future.exception() for future in [pool.submit(lease.take) for lease in held]]
+        (winner,) = (lease for lease, error in zip(held, refused, strict=True) if error is None)
+        assert sum(isinstance(error, leases.HeldError) for error in refused) == len(held) - 1
+        assert not winner.lost
+        winner.release()
+        assert not files.exists(folder / "lock")
