@@ -13,6 +13,7 @@ from typing import Any
 
 from geonoise_jax import cli_data, cli_evaluate, cli_figure, cli_plan, files, imports, processes, runtime, signals
 from geonoise_jax.cli_options import (
+    Anywhere,
     add_allow_import,
     add_options,
     add_processes,
@@ -40,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         for name, value in vars(arguments).items():
-            if isinstance(value, Path):
+            if isinstance(value, Anywhere):
+                setattr(arguments, name, files.location(value, f"--{name}"))
+            elif isinstance(value, Path):
                 setattr(arguments, name, files.local(value, f"--{name}"))
         join_processes(arguments)
         with imports.allow(getattr(arguments, "allow_import", False)):
@@ -121,7 +124,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         metavar="FILE.py[:VARIANT]",
         help="e.g. configs/digits.py:ddpm,blind (default: the config in the workdir, to go on with its run)",
     )
-    command.add_argument("--workdir", required=True, type=Path, help="folder of the run; resumed if it holds one")
+    command.add_argument("--workdir", required=True, type=Anywhere, help="folder of the run; resumed if it holds one")
     command.add_argument(
         "--init-from",
         metavar="WORKDIR[:STEP]",
@@ -135,7 +138,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 def _add_sample(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("sample", help="draw samples from a trained workdir")
-    command.add_argument("--workdir", required=True, type=Path, help="workdir of a training run")
+    command.add_argument("--workdir", required=True, type=Anywhere, help="workdir of a training run")
     command.add_argument("--num", type=int, help="number of samples (default: 64, or as many as --x has)")
     command.add_argument(
         "--x",
@@ -144,7 +147,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
         help="data to start from, noised to --start-time: an image, a folder of images, or a .npy or .npz of floats in "
         "model space or of integers as the data set has them",
     )
-    command.add_argument("--out", type=Path, help="file name without ending (default: WORKDIR/samples/samples)")
+    command.add_argument("--out", type=Anywhere, help="file name without ending (default: WORKDIR/samples/samples)")
     command.add_argument("--png", action="store_true", help="also write each sample as OUT/000000.png, ...")
     command.add_argument("--uint8", action="store_true", help="also write all samples as pixels 0..255, OUT.npy")
     command.add_argument("--animate", action="store_true", help="also write the way from noise to samples, OUT.gif")
@@ -195,7 +198,7 @@ def _add_exact(commands: argparse._SubParsersAction) -> None:
         help="noise levels, which take turns (default: drawn from the time law; unknown for --points)",
     )
     command.add_argument("--seed", type=int, help="seed of what is drawn, with --num (default: 0)")
-    command.add_argument("--out", type=Path, help="file of the results; .npz is added where it is missing")
+    command.add_argument("--out", type=Anywhere, help="file of the results; .npz is added where it is missing")
     command.add_argument(
         "--selfcheck", action="store_true", help="compare with the reference cases instead (about a minute)"
     )
@@ -244,7 +247,7 @@ def _train(arguments: argparse.Namespace, overrides: list[tuple[str, str]]) -> i
     from geonoise_jax.training import workdir
 
     if arguments.config is None and not any(
-        (arguments.workdir / name).exists() for name in ("config.json", "run.json")
+        files.exists(arguments.workdir / name) for name in ("config.json", "run.json")
     ):
         raise UserError(f"--config: must be given to begin a run; workdir = {str(arguments.workdir)!r} holds none yet")
     start = workdir.read_config(arguments.workdir) if arguments.config is None else config.load(arguments.config)
@@ -271,9 +274,9 @@ def _initial(text: str | None) -> list[tuple[str, str]]:
     if text is None:
         return []
     folder, colon, step = text.rpartition(":")
-    if not colon or not step.isdecimal() or Path(text).is_dir():
+    if not colon or not step.isdecimal() or files.is_folder(files.location(text, "--init-from")):
         folder, step = text, "-1"
-    return [("init_from.workdir", str(files.local(folder, "--init-from").resolve())), ("init_from.step", step)]
+    return [("init_from.workdir", str(files.absolute(files.location(folder, "--init-from")))), ("init_from.step", step)]
 
 
 def _sample(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:

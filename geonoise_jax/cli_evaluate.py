@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import Any
 
-from geonoise_jax.cli_options import add_allow_import, add_options, add_processes, add_span, numbers, options_of, step
+from geonoise_jax.cli_options import (
+    Anywhere,
+    add_allow_import,
+    add_options,
+    add_processes,
+    add_span,
+    numbers,
+    options_of,
+    step,
+)
 from geonoise_jax.evaluation.metrics.table import METRICS
 
 _SEVERAL = "several, separated by commas, are swept over"
@@ -23,7 +31,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         epilog="Metrics: " + "; ".join(f"{name}: {entry.about}" for name, entry in METRICS.items()),
     )
     command.add_argument(
-        "--workdir", required=True, type=Path, action="append", help="workdir of a training run; may be repeated"
+        "--workdir", required=True, type=Anywhere, action="append", help="workdir of a training run; may be repeated"
     )
     command.add_argument(
         "--step", type=step, default="last", help="step of the checkpoint, last, best or all (default: last)"
@@ -40,7 +48,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--num", type=int, help="number of samples (default: 1000)")
     command.add_argument(
         "--reference",
-        type=Path,
+        type=Anywhere,
         metavar="WORKDIR|FILE",
         help="compare with samples of another workdir, points of a .npy or .npz, or moments of a .npz (mu, sigma) "
         "(default: the run's data set)",
@@ -55,7 +63,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--num-reference", type=int, metavar="NUM", help="items to compare with that are used (default: all)"
     )
     command.add_argument("--num-likelihood", type=int, metavar="NUM", help="of likelihoods (default: 256)")
-    command.add_argument("--out", type=Path, help="folder of the page and curves (default: WORKDIR/evaluation)")
+    command.add_argument("--out", type=Anywhere, help="folder of the page and curves (default: WORKDIR/evaluation)")
     _add_sampling(command)
     add_allow_import(command)
     add_processes(command)
@@ -84,7 +92,7 @@ def _evaluate(arguments: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     names = [field.name for field in dataclasses.fields(Options) if field.name != "sampler_options"]
     given: dict[str, Any] = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     options = Options(**given, sampler_options=options_of(arguments.option))
-    found = evaluate([files.local(each, "--workdir") for each in arguments.workdir], options, out=arguments.out)
+    found = evaluate([files.location(each, "--workdir") for each in arguments.workdir], options, out=arguments.out)
     if not processes.is_lead():
         return 0
     print(found.table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from geonoise_jax.cli_options import add_allow_import, add_options, options_of
+from geonoise_jax.cli_options import Anywhere, add_allow_import, add_options, options_of
 from geonoise_jax.studies.table import NONE, STUDIES
 
 
@@ -18,9 +18,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     meanings = "; ".join(f"{name}: {entry.about}" for name, entry in STUDIES.items())
     command.add_argument("name", choices=tuple(STUDIES), metavar="|".join(STUDIES), help=meanings)
-    command.add_argument("--out", type=Path, help="file name without ending (default: NAME)")
+    command.add_argument("--out", type=Anywhere, help="file name without ending (default: NAME)")
     without = ", ".join(name for name, entry in STUDIES.items() if entry.workdir == NONE)
-    command.add_argument("--workdir", type=Path, help=f"workdir of a training run; {without} takes none")
+    command.add_argument("--workdir", type=Anywhere, help=f"workdir of a training run; {without} takes none")
     command.add_argument(
         "--quick", action="store_true", help="try out a study that trains, at a size that shows nothing"
     )

@@ -12,6 +12,10 @@ from geonoise_jax.processes import joining
 from geonoise_jax.processes.detection import detect
 
 
+class Anywhere(str):
+    """What is given for a path that may be local or in a bucket, see ``files.location``; a ``Path`` is local."""
+
+
 def add_allow_import(command: argparse.ArgumentParser) -> None:
     """Let a command import what the config in a workdir names."""
     command.add_argument(

@@ -19,7 +19,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from geonoise_jax import files
@@ -91,24 +91,24 @@ def allow(allowed: bool = True) -> Iterator[None]:
         _allowed.reset(token)
 
 
-def trust(folder: Path, tree: Mapping[str, Any]) -> None:
+def trust(folder: PurePath, tree: Mapping[str, Any]) -> None:
     """Remember that this user gave the imports of a config for this workdir; without a place to write, do nothing."""
     digest = _digest(tree)
     record = _record()
-    if digest is None or record.get(str(folder.resolve())) == digest:
+    if digest is None or record.get(str(files.absolute(folder))) == digest:
         return
     with contextlib.suppress(UserError):
-        files.write_json(record_path(), {**record, str(folder.resolve()): digest})
+        files.write_json(record_path(), {**record, str(files.absolute(folder)): digest})
 
 
-def require(folder: Path, tree: Mapping[str, Any]) -> None:
+def require(folder: PurePath, tree: Mapping[str, Any]) -> None:
     """Refuse the config of a workdir that names imports, unless they are this user's own or allowed.
 
     Raises:
         ValueError: naming the imports, and how to allow it.
     """
     digest = _digest(tree)
-    if digest is None or _allowed.get() or _record().get(str(folder.resolve())) == digest:
+    if digest is None or _allowed.get() or _record().get(str(files.absolute(folder))) == digest:
         return
     named = ", ".join(f"{key}.name = {spec['name']!r}" for key, spec in specs(tree))
     raise UserError(

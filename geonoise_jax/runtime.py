@@ -158,7 +158,9 @@ def _run(run: Callable[[], int], name: str, debug: bool) -> int:
             raise
         if debug:
             traceback.print_exc()
-        return _early(name, 2 if gone is None else processes.LOST, message)
+        # What a bucket that is away has kept from going well is worth another try.
+        status = 1 if isinstance(error, files.UnavailableError) else 2
+        return _early(name, status if gone is None else processes.LOST, message)
 
 
 def _early(name: str, status: int, message: str) -> int:

@@ -100,6 +100,9 @@ LIBRARIES: dict[str, set[str]] = {
     "matplotlib": {"demo", "drawing", "evaluation", "studies"},
     "PIL": {"data", "demo", "drawing", "evaluation", "files", "studies"},
     "filelock": {"data", "files"},
+    "etils": {"files"},
+    "fsspec": {"files"},
+    "google": {"files"},
 }
 CONFIG_ROOMS = {"config", "systems", "build", "training", "evaluation", "planning", "studies", "demo", "cli"}
 

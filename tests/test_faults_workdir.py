@@ -156,9 +156,9 @@ def test_urls_are_refused_by_every_command(words: list[str], tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     ended = run(*words, "--workdir=s3://bucket/run")
     assert (ended.status, list(tmp_path.iterdir())) == (2, [])
-    assert "--workdir = 's3:/bucket/run': only local paths are supported" in ended.err
-    with pytest.raises(UserError, match="workdir = 'gs:/+bucket/run': only local paths"):
-        restore("gs://bucket/run")
+    assert "--workdir = 's3://bucket/run': must be a local path or gs://BUCKET/FOLDER" in ended.err
+    with pytest.raises(UserError, match="workdir = 's3:/+bucket/run': must be a local path"):
+        restore("s3://bucket/run")
 
 
 def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

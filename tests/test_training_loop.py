@@ -144,13 +144,13 @@ def test_metrics_log_rewinds_to_a_step(tmp_path: Path) -> None:
     log.rewind(5)
     for step in (10, 20, 30):
         log.write(step, {"loss": 1.0 / step, "seconds": 2.0 * step})
-    with log.path.open("a") as file:
+    with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "lo')
     log.rewind(20)
     assert metrics.read(log.path) == [{"step": s, "loss": 1.0 / s, "seconds": 2.0 * s} for s in (10, 20)]
     assert log.seconds == 40.0
     log.rewind(0)
-    assert log.path.read_text() == ""
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
     log.close()
 
 

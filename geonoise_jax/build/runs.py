@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -34,7 +34,7 @@ Watching = Callable[[ConfigDict, Arrays], Watch]
 
 def train(
     config: ConfigDict,
-    folder: str | Path,
+    folder: str | PurePath,
     *,
     data: Arrays | None = None,
     devices: list[jax.Device] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 from jaxtyping import Float
@@ -40,7 +40,7 @@ def frames(
     ]
 
 
-def save(path: Path, shown: list[Image.Image]) -> None:
+def save(path: PurePath, shown: list[Image.Image]) -> None:
     """Write pictures as a GIF that repeats, the last of them shown for two seconds; whole or not at all."""
     durations = [_MILLISECONDS] * (len(shown) - 1) + [_LAST]
     with files.replacing(path) as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import matplotlib
@@ -18,7 +18,7 @@ from geonoise_jax.drawing.pictures import to_image
 _SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "geonoise"}
 
 
-def write(out: str | Path, picture: Image.Image | Figure, arrays: Mapping[str, Any]) -> list[Path]:
+def write(out: str | PurePath, picture: Image.Image | Figure, arrays: Mapping[str, Any]) -> list[PurePath]:
     """Write ``OUT.png`` and ``OUT.npz``, each whole or not at all, making their folder, and return their paths.
 
     Args:
@@ -26,7 +26,7 @@ def write(out: str | Path, picture: Image.Image | Figure, arrays: Mapping[str, A
         picture: the picture; a figure is also written as ``OUT.svg``.
         arrays: arrays by name.
     """
-    out = files.local(out, "out")
+    out = files.location(out, "out")
     png, svg, npz = (out.with_name(out.name + ending) for ending in (".png", ".svg", ".npz"))
     if isinstance(picture, Figure):
         write_svg(svg, picture)
@@ -44,7 +44,7 @@ def rendered(figure: Figure) -> Image.Image:
 
 
 @style.paper()
-def write_svg(path: str | Path, figure: Figure) -> None:
+def write_svg(path: str | PurePath, figure: Figure) -> None:
     """Write a figure as SVG, whole or not at all, the same bytes each time."""
     with files.replacing(path) as file, matplotlib.rc_context(_SVG):
         figure.savefig(file, format="svg", metadata={"Date": None})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -137,12 +137,12 @@ def sample_picture(
     return scatter(samples, reference, title=title)
 
 
-def save(picture: Image.Image, path: Path) -> None:
+def save(picture: Image.Image, path: PurePath) -> None:
     """Write a PNG, making its folder; the file appears whole or not at all."""
     files.write_picture(path, picture)
 
 
-def write_each(out: Path, pixels: UInt8[np.ndarray, "n h w c"], *, png: bool, npy: bool) -> list[Path]:
+def write_each(out: PurePath, pixels: UInt8[np.ndarray, "n h w c"], *, png: bool, npy: bool) -> list[PurePath]:
     """Write images one by one as ``OUT/000000.png``, ... and together as ``OUT.npy``.
 
     Pictures that an earlier call left in the folder, numbered in the same way, are replaced or removed.
@@ -160,8 +160,8 @@ def write_each(out: Path, pixels: UInt8[np.ndarray, "n h w c"], *, png: bool, np
     if png:
         for number, image in enumerate(pixels):
             save(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), out / f"{number:06d}.png")
-        for old in out.glob("*.png"):
-            if re.fullmatch(r"\d{6,}", old.stem) and int(old.stem) >= len(pixels):
+        for old in files.listed(out):
+            if old.suffix == ".png" and re.fullmatch(r"\d{6,}", old.stem) and int(old.stem) >= len(pixels):
                 files.remove(old)
         written.append(out)
     if npy:

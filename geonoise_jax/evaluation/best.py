@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 
+from geonoise_jax import files
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.metrics import table
 from geonoise_jax.training import workdir
@@ -20,7 +21,7 @@ def directions(metrics: tuple[str, ...]) -> dict[str, str]:
     return {LOSS: LOWER, **{value: entry.better for entry in entries for value in entry.values}}
 
 
-def best_step(folder: str | Path, steps: list[int]) -> int:
+def best_step(folder: str | PurePath, steps: list[int]) -> int:
     """Return that of some steps of a workdir whose evaluation was the best by its ``checkpoint.keep_best``.
 
     Raises:
@@ -31,7 +32,7 @@ def best_step(folder: str | Path, steps: list[int]) -> int:
     name = config.checkpoint.keep_best
     if not name:
         raise UserError(f"{given} was trained without checkpoint.keep_best; its checkpoints are of {steps}")
-    found = Best(name, directions(tuple(config.evaluation.metrics))[name]).step(Path(folder), steps)
+    found = Best(name, directions(tuple(config.evaluation.metrics))[name]).step(files.location(folder), steps)
     if found is None:
         raise UserError(f"{given}: none of its checkpoints {steps} was evaluated yet")
     return found

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from geonoise_jax import build
+from geonoise_jax import build, files
 from geonoise_jax.drawing import animation, pictures
 from geonoise_jax.drawing.outputs import write
 from geonoise_jax.errors import UserError
@@ -77,7 +77,7 @@ class Options:
     animate: bool = False
 
 
-def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
+def draw(folder: str | PurePath, out: str | PurePath, options: Options) -> list[PurePath]:
     """Restore a workdir's field, draw samples over all devices, and write ``OUT.png`` and ``OUT.npz``.
 
     The .npz holds ``samples`` [num, *event] in model space, what the sampler measured of each (``evaluations`` of the
@@ -91,6 +91,7 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     Raises:
         ValueError: if the folder is no workdir, or an option is out of its range.
     """
+    out = files.location(out, "out")
     given = None if options.x is None else read_points(options.x, "x")
     trained = restore(folder, step=options.step, params=options.params)
     _check_pictures(options, trained.field.event_shape)
@@ -117,17 +118,17 @@ def draw(folder: str | Path, out: str | Path, options: Options) -> list[Path]:
     )
     progress.close()
     title = pictures.caption(
-        Path(folder).resolve().name, trained.step, samples.sampler, samples.statistics.get("evaluations")
+        files.absolute(folder).name, trained.step, samples.sampler, samples.statistics.get("evaluations")
     )
-    written = _write(Path(out), samples, labels, trained.step, title)
+    written = _write(out, samples, labels, trained.step, title)
     if options.png or options.uint8:
-        written += pictures.write_each(Path(out), pictures.to_pixels(samples.x), png=options.png, npy=options.uint8)
+        written += pictures.write_each(out, pictures.to_pixels(samples.x), png=options.png, npy=options.uint8)
     if options.animate:
-        written.append(_animated(Path(out), trained, samples, title))
+        written.append(_animated(out, trained, samples, title))
     return written
 
 
-def _animated(out: Path, trained: Trained, samples: Samples, title: str) -> Path:
+def _animated(out: PurePath, trained: Trained, samples: Samples, title: str) -> PurePath:
     states, times = np.asarray(samples.trajectory), np.asarray(samples.times)
     a, b = (np.asarray(scale) for scale in trained.field.process.schedule.scales(jnp.asarray(times)))
     path = out.with_name(out.name + ".gif")
@@ -155,7 +156,7 @@ def _number(num: int | None, x: np.ndarray | None) -> int:
     return len(x) if x is not None else _NUM if num is None else num
 
 
-def _write(out: Path, samples: Samples, labels: np.ndarray | None, step: int, title: str) -> list[Path]:
+def _write(out: PurePath, samples: Samples, labels: np.ndarray | None, step: int, title: str) -> list[PurePath]:
     arrays: dict[str, Any] = {"samples": samples.x, "step": step, **samples.statistics}
     if labels is not None:
         arrays["labels"] = labels

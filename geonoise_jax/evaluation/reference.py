@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -82,7 +82,7 @@ class Reference:
 
 
 def of_data(
-    trained: Trained, folder: Path, held_out: str, num: int | None, samples: int, *, seen: bool = False
+    trained: Trained, folder: PurePath, held_out: str, num: int | None, samples: int, *, seen: bool = False
 ) -> Reference:
     """Return the data set of a run: a held-out split, and a part of the training split for the floors.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, cast
 
 import jax
@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 from jaxtyping import ArrayLike as ArrayLike
 
-from geonoise_jax import build, checks, imports
+from geonoise_jax import build, checks, files, imports
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.best import BEST, best_step
 from geonoise_jax.fields import DensityField, NetworkField
@@ -152,7 +152,7 @@ class Trained:
 
 
 def restore(
-    folder: str | Path,
+    folder: str | PurePath,
     *,
     network: Any = None,
     process: Process | None = None,
@@ -181,12 +181,13 @@ def restore(
         ValueError: if the folder is no workdir, or that of another network or process, or has no readable checkpoint,
             or not one of this step.
     """
-    folder, mesh = Path(folder), sharding.sampling_mesh() if mesh is None else mesh
+    folder = files.location(folder, "workdir")
+    mesh = sharding.sampling_mesh() if mesh is None else mesh
     if params not in PARAMS:
         raise UserError(f"params = {params!r}: must be one of {', '.join(PARAMS)}")
     with imports.allow(allow_import):
         at = _number(folder, step)
-    if (folder / description.NAME).exists():
+    if files.exists(folder / description.NAME):
         model = _own(folder, network, process, field_options)
     else:
         given = {"network": network, "process": process, **field_options}
@@ -206,7 +207,7 @@ def restore(
     )
 
 
-def _number(folder: Path, step: int | str | None) -> int | None:
+def _number(folder: PurePath, step: int | str | None) -> int | None:
     """Return the number of updates of the checkpoint that is asked for; None for the latest."""
     if not isinstance(step, str):
         return step
@@ -216,7 +217,7 @@ def _number(folder: Path, step: int | str | None) -> int | None:
 
 
 def _read(
-    folder: Path, params: str, step: int | None, abstract: PyTree[jax.ShapeDtypeStruct]
+    folder: PurePath, params: str, step: int | None, abstract: PyTree[jax.ShapeDtypeStruct]
 ) -> tuple[int, PyTree[Array]]:
     checkpoints = Checkpoints(folder, read_only=True)
     try:
@@ -226,7 +227,7 @@ def _read(
 
 
 def _rebuilt(
-    folder: Path, ema: float, step: int | None, abstract: PyTree[jax.ShapeDtypeStruct]
+    folder: PurePath, ema: float, step: int | None, abstract: PyTree[jax.ShapeDtypeStruct]
 ) -> tuple[int, PyTree[Array]]:
     """Return the average of a width that was chosen after training, as arrays of the network.
 
@@ -243,14 +244,14 @@ def _rebuilt(
     return rebuilt.step, values
 
 
-def fresh_field(folder: str | Path, mesh: Mesh | None = None) -> Trained:
+def fresh_field(folder: str | PurePath, mesh: Mesh | None = None) -> Trained:
     """Return the field of a workdir before its first update, its parameters initialised anew as a run does.
 
     Raises:
         ValueError: if the folder is no workdir of a config.
     """
     mesh = sharding.sampling_mesh() if mesh is None else mesh
-    model = _of_config(Path(folder), [])
+    model = _of_config(files.location(folder), [])
     init = functools.partial(init_params, model.module, model.facts.event_shape)
     params = jax.jit(init, out_shardings=sharding.replicated(mesh))(init_key(model.config.seed))
     return Trained(
@@ -258,13 +259,13 @@ def fresh_field(folder: str | Path, mesh: Mesh | None = None) -> Trained:
     )
 
 
-def saved_steps(folder: str | Path) -> list[int]:
+def saved_steps(folder: str | PurePath) -> list[int]:
     """Return the steps of the checkpoints of a workdir, ascending.
 
     Raises:
         ValueError: if there is none.
     """
-    checkpoints = Checkpoints(Path(folder), read_only=True)
+    checkpoints = Checkpoints(files.location(folder), read_only=True)
     try:
         steps = checkpoints.steps
     finally:
@@ -286,7 +287,7 @@ class _Model:
     label_dropout: float
 
 
-def _of_config(folder: Path, given: list[str]) -> _Model:
+def _of_config(folder: PurePath, given: list[str]) -> _Model:
     config, facts = workdir.read_config(folder), workdir.read_facts(folder)
     if given:
         raise UserError(f"{given[0]}: must be left out: config.json of workdir = {str(folder)!r} describes the run")
@@ -297,7 +298,7 @@ def _of_config(folder: Path, given: list[str]) -> _Model:
     )
 
 
-def _own(folder: Path, network: Any, process: Process | None, options: dict[str, Any]) -> _Model:
+def _own(folder: PurePath, network: Any, process: Process | None, options: dict[str, Any]) -> _Model:
     """Return the model of a run of own objects, once those that are given are known to be the run's."""
     stored, facts = description.read(folder), workdir.read_facts(folder)
     if process is None and stored["process"] == description.text(default_process()):

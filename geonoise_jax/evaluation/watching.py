@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -202,7 +202,7 @@ def of_config(config: ConfigDict, data: Arrays) -> Watch:
 
 
 def train(
-    config: ConfigDict, folder: str | Path, *, data: Arrays | None = None, devices: list[jax.Device] | None = None
+    config: ConfigDict, folder: str | PurePath, *, data: Arrays | None = None, devices: list[jax.Device] | None = None
 ) -> Result:
     """Train the model of a config as ``build.train`` does, with the evaluations that the config asks for.
 

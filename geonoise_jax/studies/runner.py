@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from geonoise_jax.studies.verdicts import Verdict, verdict_lines
 _LONGEST_LIST = 1_000
 
 
-def run(name: str, out: str | Path, options: Any) -> str:
+def run(name: str, out: str | PurePath, options: Any) -> str:
     """Run a study, and write ``OUT.png``, ``OUT.svg``, ``OUT.npz``, ``OUT.json`` and, if it has some, further files.
 
     Args:
@@ -56,8 +56,8 @@ def _optional(module: Any, name: str, study: Any) -> Any:
     return getattr(module, name)(study) if hasattr(module, name) else ()
 
 
-def _beside(out: str | Path, ending: str) -> Path:
-    out = files.local(out, "out")
+def _beside(out: str | PurePath, ending: str) -> PurePath:
+    out = files.location(out, "out")
     return out.with_name(out.name + ending)
 
 
@@ -81,7 +81,7 @@ def _listed(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def options(name: str, workdir: Path | None, given: dict[str, Any], out: Path | None = None) -> Any:
+def options(name: str, workdir: PurePath | None, given: dict[str, Any], out: PurePath | None = None) -> Any:
     """Return the ``Options`` of a study as a command line gives them.
 
     Args:

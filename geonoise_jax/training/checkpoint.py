@@ -11,9 +11,8 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -29,7 +28,6 @@ from geonoise_jax.training.checkpoint_errors import (
     UnreadableCheckpointError,
     UnsavedError,
     reason,
-    unreadable,
 )
 from geonoise_jax.training.checkpoint_manager import reader, writer
 from geonoise_jax.training.fingerprint import fingerprint
@@ -47,7 +45,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        workdir: Path,
+        workdir: PurePath,
         *,
         keep: int = 3,
         read_only: bool = False,
@@ -64,7 +62,7 @@ class Checkpoints:
         Raises:
             ValueError: if keep is not positive.
         """
-        self._workdir = files.local(workdir, "workdir").resolve()
+        self._workdir = files.absolute(files.location(workdir, "workdir"))
         self._keep = integer("checkpoint.keep", keep, low=1)
         self._read_only = read_only
         self._best = best
@@ -80,10 +78,12 @@ class Checkpoints:
 
         Raises:
             UnsavedError: if it was not saved, or one before it whose saving went on meanwhile.
+            UserError: if another run took over the lock of a workdir in a bucket.
         """
         step = int(state.step)
         if processes.agreed(step in self._manager.all_steps()):
             return
+        processes.by_lead(lambda: files.still_locked(self._workdir))
         train, ema = _split(state)
         arrays = types(state)
         meta = {"train": fingerprint(train), "ema": fingerprint(ema), "types": arrays, "types_sum": text_sum(arrays)}
@@ -189,7 +189,7 @@ class Checkpoints:
     def _open(self) -> tuple[ocp.CheckpointManager, ocp.CheckpointManager]:
         """Return what saves and what reads, which are one in one process."""
         folder = self._workdir / "checkpoints"
-        if self._read_only and not folder.is_dir():
+        if self._read_only and not files.is_folder(folder):
             raise UserError(f"workdir = {str(self._workdir)!r}: has no checkpoint yet")
         if self._read_only:
             return (only := reader(folder)), only
@@ -258,7 +258,7 @@ class Checkpoints:
         """Raise where a failure to read is none of the checkpoint's."""
         if "RESOURCE_EXHAUSTED" in str(error):
             raise error
-        if why := unreadable(self._workdir / "checkpoints" / str(step)):
+        if why := files.unreadable(self._workdir / "checkpoints" / str(step)):
             raise UnreadableCheckpointError(
                 f"{self._named(step)} cannot be read now ({why}); nothing was changed; call again when it can"
             ) from error
@@ -342,10 +342,10 @@ class Checkpoints:
 
     def _move_aside(self, steps: list[int]) -> None:
         folder = self._workdir / "damaged_checkpoints"
-        folder.mkdir(exist_ok=True)
         for step in steps:
             free = (folder / (f"{step}.{attempt}" if attempt else f"{step}") for attempt in itertools.count())
-            shutil.move(self._workdir / "checkpoints" / str(step), next(path for path in free if not path.exists()))
+            target = next(path for path in free if not files.exists(path))
+            files.move_folder(self._workdir / "checkpoints" / str(step), target)
 
 
 def _split(state: TrainState) -> tuple[dict[str, Any], Any]:

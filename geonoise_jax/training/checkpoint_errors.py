@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from pathlib import Path
 
 from geonoise_jax.errors import UserError
 
 # The most of an error of another library that is quoted.
 _REASON = 200
-_CHUNK = 1 << 20
 _FAILURES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "ENOENT")
 # File layers quote them in the midst of their own words.
 _OF_THE_SYSTEM = tuple(os.strerror(getattr(errno, name)) for name in _FAILURES if hasattr(errno, name))
@@ -41,22 +38,3 @@ def reason(error: Exception) -> str:
         return quoted[0].lower() + quoted[1:]
     line = text.splitlines()[0] if text else type(error).__name__
     return line if len(line) <= _REASON else line[: _REASON - 3] + "..."
-
-
-def unreadable(folder: Path) -> str:
-    """Return why a file below a folder cannot be read, or nothing if all can; one that is missing is damage."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    try:
-        for root, _, names in os.walk(folder, onerror=refuse):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError), (Path(root) / name).open("rb") as file:
-                    while file.read(_CHUNK):
-                        pass
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-    except OSError as error:
-        return f"{error.strerror}: {error.filename}"
-    return ""

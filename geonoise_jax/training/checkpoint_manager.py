@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from geonoise_jax.training.watched import NewestAndBest
 
 
-def writer(folder: Path, keep: int | NewestAndBest) -> ocp.CheckpointManager:
+def writer(folder: PurePath, keep: int | NewestAndBest) -> ocp.CheckpointManager:
     """Return the manager that saves; of several processes all open it, and save together.
 
     Args:
@@ -30,7 +30,7 @@ def writer(folder: Path, keep: int | NewestAndBest) -> ocp.CheckpointManager:
         )
 
 
-def reader(folder: Path) -> ocp.CheckpointManager:
+def reader(folder: PurePath) -> ocp.CheckpointManager:
     """Return a manager that reads; each process opens its own, as what one cannot read would keep the others waiting.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from geonoise_jax import files
@@ -44,15 +44,15 @@ class Description:
 
     run: Run
 
-    def compare(self, folder: Path) -> None:
+    def compare(self, folder: PurePath) -> None:
         """Refuse a workdir that belongs to another run.
 
         Raises:
             ValueError: naming all that differs.
         """
-        if (folder / "config.json").exists():
+        if files.exists(folder / "config.json"):
             raise UserError(f"workdir = {str(folder)!r}: belongs to the run of a config; choose another workdir")
-        if not (folder / NAME).exists():
+        if not files.exists(folder / NAME):
             return
         old, new = read(folder), self._described()
         clashes = [name for name in _COMPARED if old.get(name) != new[name]]
@@ -60,7 +60,7 @@ class Description:
             listed = "; ".join(f"{name}: {old.get(name)!r} there, {new[name]!r} now" for name in clashes)
             raise UserError(f"workdir = {str(folder)!r}: belongs to another run ({listed}); choose another workdir")
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: PurePath) -> None:
         """Store the description."""
         files.write_json(folder / NAME, self._described())
 
@@ -88,7 +88,7 @@ class Description:
         }
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: PurePath) -> dict[str, Any]:
     """Return the description in a workdir.
 
     Raises:

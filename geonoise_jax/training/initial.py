@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from pathlib import Path
+from pathlib import PurePath
 
 import jax
 import jax.numpy as jnp
@@ -37,13 +37,13 @@ class InitFrom:
         ValueError: on an empty path, a negative step, or other params.
     """
 
-    workdir: str | Path
+    workdir: str | PurePath
     step: int | None = None
     params: str = AVERAGED
 
     def __post_init__(self) -> None:
         """Validate."""
-        files.local(self.workdir, "init_from.workdir")
+        files.location(self.workdir, "init_from.workdir")
         if self.step is not None:
             integer("init_from.step", self.step, low=0)
         if self.params not in (AVERAGED, RAW):
@@ -114,7 +114,7 @@ def log_started(origin: InitFrom, report: Taken) -> None:
 
 def _read(origin: InitFrom) -> tuple[int, PyTree[Array]]:
     try:
-        with contextlib.closing(Checkpoints(Path(origin.workdir), read_only=True)) as checkpoints:
+        with contextlib.closing(Checkpoints(files.location(origin.workdir), read_only=True)) as checkpoints:
             return checkpoints.restore_unknown(origin.step, averaged=origin.params == AVERAGED)
     except UserError as error:
         raise UserError(f"init_from: {error}") from error

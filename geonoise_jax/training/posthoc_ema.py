@@ -22,7 +22,7 @@ import dataclasses
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import jax
@@ -80,14 +80,16 @@ class Snapshots:
     checkpoint has all that came before, and writes what comes after anew.
     """
 
-    def __init__(self, workdir: str | Path) -> None:
+    def __init__(self, workdir: str | PurePath) -> None:
         """Name the folder; it is made with the first snapshot."""
-        self._folder = files.local(workdir, "workdir") / FOLDER
+        self._folder = files.location(workdir, "workdir") / FOLDER
 
     @property
     def steps(self) -> list[int]:
         """Steps that have a snapshot, ascending."""
-        return sorted(int(path.stem) for path in self._folder.glob("*.npz") if path.stem.isdigit())
+        return sorted(
+            int(path.stem) for path in files.listed(self._folder) if path.suffix == ".npz" and path.stem.isdigit()
+        )
 
     def save(self, step: int, sigma_rel: Sequence[float], averages: Sequence[PyTree[Array]]) -> None:
         """Store the averages of these widths at a step, in place of what may be there."""
@@ -129,7 +131,7 @@ class Snapshots:
     def _read(self, step: int, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
         path = self._path(step)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with files.opened(path) as file, np.load(file, allow_pickle=False) as stored:
                 return {
                     "sigma_rel": stored["sigma_rel"],
                     **{name: stored[name] for name in stored.files if wanted(name)},
@@ -139,7 +141,7 @@ class Snapshots:
                 f"{path}: is damaged or cannot be read ({error}); once it is removed, the others can be used"
             ) from error
 
-    def _path(self, step: int) -> Path:
+    def _path(self, step: int) -> PurePath:
         return self._folder / f"{step:08d}.npz"
 
 
@@ -169,7 +171,7 @@ class Rebuilt(NamedTuple):
     error: float
 
 
-def posthoc_ema(workdir: str | Path, sigma_rel: float, step: int | None = None) -> Rebuilt:
+def posthoc_ema(workdir: str | PurePath, sigma_rel: float, step: int | None = None) -> Rebuilt:
     """Return the power-function average of a width that need not have been stored.
 
     Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import jax
@@ -123,10 +123,10 @@ def checked_guidance(
 class Record(Protocol):
     """What a workdir knows its run by."""
 
-    def compare(self, folder: Path) -> None:
+    def compare(self, folder: PurePath) -> None:
         """Refuse a workdir that belongs to another run."""
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: PurePath) -> None:
         """Store what identifies the run in its workdir."""
 
 

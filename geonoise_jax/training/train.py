@@ -8,7 +8,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -65,7 +65,7 @@ class Setup:
     """Everything a run needs that does not change while it trains."""
 
     run: Run
-    folder: Path
+    folder: PurePath
     mesh: Mesh
     step: jax.stages.Wrapped
     init: Callable[[], TrainState]
@@ -74,7 +74,7 @@ class Setup:
     batch: Callable[[int], dict[str, Array]]
 
 
-def train(run: Run, folder: str | Path, *, devices: list[jax.Device] | None = None) -> Result:
+def train(run: Run, folder: str | PurePath, *, devices: list[jax.Device] | None = None) -> Result:
     """Train in a workdir, resuming from what the workdir holds.
 
     The result of a run is the same, bit for bit on one kind of device, however often it was interrupted.
@@ -101,7 +101,7 @@ def train(run: Run, folder: str | Path, *, devices: list[jax.Device] | None = No
     return carry_on(run, folder, devices=devices)
 
 
-def carry_on(run: Run, folder: Path, *, devices: list[jax.Device] | None = None) -> Result:
+def carry_on(run: Run, folder: PurePath, *, devices: list[jax.Device] | None = None) -> Result:
     """Begin or resume a run, as :func:`train` does once it knows that the workdir is usable, the run's and unfinished.
 
     Raises:
@@ -127,7 +127,7 @@ def record_of(run: Run) -> Record:
     return run.record or Description(run)
 
 
-def finished(folder: Path, budget: Budget, sampling: Sampling, evaluate_every: int = 0) -> Result | None:
+def finished(folder: PurePath, budget: Budget, sampling: Sampling, evaluate_every: int = 0) -> Result | None:
     """Return the result of a run that has nothing left to do in this workdir, or None; compiles and changes nothing.
 
     Its files are read, so that damage is seen, and made again where it can be: a checkpoint, a torn line of metrics.
@@ -140,10 +140,10 @@ def finished(folder: Path, budget: Budget, sampling: Sampling, evaluate_every: i
 
 
 def _finished(
-    folder: Path, budget: Budget, sampling: Sampling, evaluate_every: int
+    folder: PurePath, budget: Budget, sampling: Sampling, evaluate_every: int
 ) -> tuple[int, None, float, int] | None:
     log = folder / "metrics.jsonl"
-    if not (folder / "checkpoints").is_dir() or not metrics.is_whole(log):
+    if not files.is_folder(folder / "checkpoints") or not metrics.is_whole(log):
         return None
     workdir.read_facts(folder)
     checkpoints = Checkpoints(folder, read_only=True)
@@ -158,7 +158,7 @@ def _finished(
 
 
 def prepare(
-    run: Run, folder: Path, devices: list[jax.Device] | None = None, put: Callable[..., Any] = sharding.put
+    run: Run, folder: PurePath, devices: list[jax.Device] | None = None, put: Callable[..., Any] = sharding.put
 ) -> Setup:
     """Build all objects of a run; touches no file of the workdir.
 
@@ -348,12 +348,14 @@ def draw_samples(setup: Setup, step: int, params: PyTree[Array]) -> None:
     if not processes.is_lead():
         return
     reference = run.data.to_model(run.data.events[:_REFERENCE])
-    title = pictures.caption(setup.folder.resolve().name, step, samples.sampler, samples.statistics.get("evaluations"))
+    title = pictures.caption(
+        files.absolute(setup.folder).name, step, samples.sampler, samples.statistics.get("evaluations")
+    )
     picture = pictures.sample_picture(samples.x, reference, title=title)
     pictures.save(picture, samples_path(setup.folder, step))
 
 
-def samples_path(folder: Path, step: int) -> Path:
+def samples_path(folder: PurePath, step: int) -> PurePath:
     """Return the file of the samples that a run in this workdir draws at a step."""
     return folder / "samples" / f"{step:08d}.png"
 
@@ -362,8 +364,8 @@ def _draws(sampling: Sampling, step: int) -> bool:
     return bool(sampling.every) and step > 0 and step % sampling.every == 0
 
 
-def _missing(folder: Path, sampling: Sampling, step: int) -> bool:
-    return _draws(sampling, step) and not samples_path(folder, step).exists()
+def _missing(folder: PurePath, sampling: Sampling, step: int) -> bool:
+    return _draws(sampling, step) and not files.exists(samples_path(folder, step))
 
 
 def _placed(layout: sharding.Layout, mesh: Mesh, abstract: TrainState) -> tuple[TrainState, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from geonoise_jax import checks, files
@@ -35,7 +35,7 @@ class Best:
         """Validate the direction."""
         checks.choice("better", self.better, _RANK)
 
-    def step(self, folder: Path, steps: Sequence[int]) -> int | None:
+    def step(self, folder: PurePath, steps: Sequence[int]) -> int | None:
         """Return the best of some steps by the metrics of a workdir, the first of equal ones; None if none has a value.
 
         Raises:
@@ -66,7 +66,7 @@ class NewestAndBest:
         return [step in kept for step in steps]
 
 
-def best_of(watch: Any, folder: Path) -> Callable[[Sequence[int]], int | None] | None:
+def best_of(watch: Any, folder: PurePath) -> Callable[[Sequence[int]], int | None] | None:
     """Return what chooses the best checkpoint of a run; None if none is kept for being the best."""
     best: Best | None = None if watch is None else watch.best
     return None if best is None else functools.partial(best.step, folder)
@@ -82,7 +82,7 @@ def due(interval: int, step: int) -> bool:
     return bool(interval) and step > 0 and step % interval == 0
 
 
-def missing(folder: Path, interval: int, step: int) -> bool:
+def missing(folder: PurePath, interval: int, step: int) -> bool:
     """Return whether a step is to have an evaluation that the metrics of a workdir do not have.
 
     Raises:
@@ -94,7 +94,6 @@ def missing(folder: Path, interval: int, step: int) -> bool:
     return not any(name.startswith(PREFIX) for line in of_step for name in line)
 
 
-def _lines(folder: Path) -> list[dict[str, Any]]:
+def _lines(folder: PurePath) -> list[dict[str, Any]]:
     """Return the metrics of a workdir, without a last line that a run may be writing now."""
-    path = folder / "metrics.jsonl"
-    return files.read_json_lines(path, torn=True) if path.exists() else []
+    return files.JsonLines(folder / "metrics.jsonl").read(torn=True)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -55,7 +55,7 @@ def facts_of(data: Arrays) -> Facts:
     return Facts(data.event_shape, data.num_classes, data.center, data.scale, len(data), data.checksum())
 
 
-def usable(workdir: str | Path) -> Path:
+def usable(workdir: str | PurePath) -> PurePath:
     """Return the path of a workdir that a run could train in now; changes nothing.
 
     Raises:
@@ -63,20 +63,20 @@ def usable(workdir: str | Path) -> Path:
             of a run that is not described there.
     """
     processes.by_lead(lambda: _check_usable(workdir))
-    return files.local(workdir, "workdir")
+    return files.location(workdir, "workdir")
 
 
-def _check_usable(workdir: str | Path) -> None:
+def _check_usable(workdir: str | PurePath) -> None:
     folder = files.usable_folder(workdir, "workdir")
     for name in ("checkpoints", "samples", "damaged_checkpoints"):
-        if (folder / name).exists():
+        if files.exists(folder / name):
             files.usable_folder(folder / name, "workdir")
     files.check_unlocked(folder, "workdir")
     _check_ownerless(folder)
 
 
 @contextlib.contextmanager
-def held(workdir: Path) -> Iterator[None]:
+def held(workdir: PurePath) -> Iterator[None]:
     """Be the only run in a workdir, which is made if need be; of several processes the lead holds it for all.
 
     Raises:
@@ -88,7 +88,7 @@ def held(workdir: Path) -> Iterator[None]:
         yield
 
 
-def compare(record: Record, folder: Path) -> None:
+def compare(record: Record, folder: PurePath) -> None:
     """Refuse a workdir that belongs to another run; of several processes the lead compares.
 
     Raises:
@@ -103,18 +103,18 @@ class OfConfig:
 
     config: ConfigDict
 
-    def compare(self, folder: Path) -> None:
+    def compare(self, folder: PurePath) -> None:
         """Refuse a workdir that belongs to another run.
 
         Raises:
             ValueError: naming every key that differs.
         """
-        if (folder / "run.json").exists():
+        if files.exists(folder / "run.json"):
             raise UserError(
                 f"workdir = {str(folder)!r}: belongs to a run of own objects (run.json), not of a config; choose "
                 "another workdir"
             )
-        if not (folder / "config.json").exists():
+        if not files.exists(folder / "config.json"):
             return
         changed = configs.differences(_stored_config(folder), self.config)
         clashes = {key: pair for key, pair in changed.items() if not key.startswith(_FREE)}
@@ -124,13 +124,13 @@ class OfConfig:
             )
         _check_rate(folder, self.config, changed)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: PurePath) -> None:
         """Store the config, and that this user gave it."""
         imports.trust(folder, self.config.to_dict())
         files.write_text(folder / "config.json", configs.dumps(self.config))
 
 
-def claim(workdir: Path, record: Record, facts: Facts) -> None:
+def claim(workdir: PurePath, record: Record, facts: Facts) -> None:
     """Write record and facts into a new workdir, or check them against those already there.
 
     Raises:
@@ -139,11 +139,11 @@ def claim(workdir: Path, record: Record, facts: Facts) -> None:
     """
     processes.by_lead(lambda: _claim(workdir, record, facts))
     with processes.agreeing(UserError):
-        if not (workdir / "data.json").exists():
+        if not files.exists(workdir / "data.json"):
             raise UserError(f"workdir = {str(workdir)!r}: must be on a file system that all processes share")
 
 
-def _claim(workdir: Path, record: Record, facts: Facts) -> None:
+def _claim(workdir: PurePath, record: Record, facts: Facts) -> None:
     _check_ownerless(workdir)
     record.compare(workdir)
     _check_data(workdir, facts)
@@ -151,29 +151,31 @@ def _claim(workdir: Path, record: Record, facts: Facts) -> None:
     record.write(workdir)
 
 
-def read_config(workdir: str | Path) -> ConfigDict:
+def read_config(workdir: str | PurePath) -> ConfigDict:
     """Return the config of a workdir.
 
     Raises:
         ValueError: if the folder does not exist or holds no run, or its config names imports that are not allowed, see
             ``imports``, or is damaged.
     """
-    workdir = files.local(workdir, "workdir")
+    workdir = files.location(workdir, "workdir")
     path = workdir / "config.json"
-    if (workdir / "run.json").exists():
+    if files.exists(workdir / "run.json"):
         raise UserError(
             f"workdir = {str(workdir)!r}: is of a run of own objects (run.json): train, restore and sample it from the "
             "program that made it"
         )
-    if not path.exists():
-        what = "no such folder" if not workdir.exists() else "no config.json in it: not the workdir of a training run"
+    if not files.exists(path):
+        what = (
+            "no such folder" if not files.exists(workdir) else "no config.json in it: not the workdir of a training run"
+        )
         raise UserError(f"workdir = {str(workdir)!r}: {what}")
     config = _stored_config(workdir)
     imports.require(workdir, config.to_dict())
     return config
 
 
-def _stored_config(workdir: Path) -> ConfigDict:
+def _stored_config(workdir: PurePath) -> ConfigDict:
     path = workdir / "config.json"
     try:
         return configs.loads(files.read_text(path))
@@ -182,14 +184,14 @@ def _stored_config(workdir: Path) -> ConfigDict:
         raise UserError(re.sub("^config.json:", lambda _: f"{path}:", str(error))) from error
 
 
-def read_facts(workdir: Path) -> Facts:
+def read_facts(workdir: PurePath) -> Facts:
     """Return the facts of a workdir's data.
 
     Raises:
         UserError: if they are missing or damaged.
     """
     path = workdir / "data.json"
-    if not path.exists():
+    if not files.exists(path):
         raise UserError(f"workdir = {str(workdir)!r}: no data.json in it: not the workdir of a training run")
     stored = files.read_json(path)
     try:
@@ -201,22 +203,22 @@ def read_facts(workdir: Path) -> Facts:
     return facts
 
 
-def _check_ownerless(workdir: Path) -> None:
+def _check_ownerless(workdir: PurePath) -> None:
     """Refuse what a run left whose config is gone: nothing says what it is, and it would be overwritten."""
     left = [name for name in ("checkpoints", "metrics.jsonl") if _holds(workdir / name)]
-    if left and not any((workdir / name).exists() for name in ("config.json", "run.json")):
+    if left and not any(files.exists(workdir / name) for name in ("config.json", "run.json")):
         raise UserError(
             f"workdir = {str(workdir)!r}: holds {' and '.join(left)} but no config.json that says of what; put it "
             "back, or choose another workdir"
         )
 
 
-def _holds(path: Path) -> bool:
+def _holds(path: PurePath) -> bool:
     """Return whether there is a file, or a folder with something in it."""
-    return any(path.iterdir()) if path.is_dir() else path.exists()
+    return bool(files.listed(path)) if files.is_folder(path) else files.exists(path)
 
 
-def _check_rate(workdir: Path, config: ConfigDict, changed: dict[str, tuple[Any, Any]]) -> None:
+def _check_rate(workdir: PurePath, config: ConfigDict, changed: dict[str, tuple[Any, Any]]) -> None:
     """Refuse another number of steps where the learning rates of the steps already done depended on it."""
     steps = {key: pair for key, pair in changed.items() if key == "training.num_steps"}
     if steps and config.optimizer.decay != "constant":
@@ -227,7 +229,7 @@ def _check_rate(workdir: Path, config: ConfigDict, changed: dict[str, tuple[Any,
         )
 
 
-def check_data(workdir: Path, facts: Facts) -> None:
+def check_data(workdir: PurePath, facts: Facts) -> None:
     """Refuse a workdir that was trained on other data, and processes that have other data than each other.
 
     Raises:
@@ -237,8 +239,8 @@ def check_data(workdir: Path, facts: Facts) -> None:
     processes.by_lead(lambda: _check_data(workdir, facts))
 
 
-def _check_data(workdir: Path, facts: Facts) -> None:
-    if not (workdir / "data.json").exists():
+def _check_data(workdir: PurePath, facts: Facts) -> None:
+    if not files.exists(workdir / "data.json"):
         return
     old, new = dataclasses.asdict(read_facts(workdir)), dataclasses.asdict(facts)
     clashes = {name: (old[name], new[name]) for name in new if old[name] is not None and old[name] != new[name]}

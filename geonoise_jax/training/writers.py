@@ -15,7 +15,7 @@ import importlib.metadata
 import importlib.util
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, Protocol
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Writer(Protocol):
 class Writers:
     """All writers of a run, of which those that fail are left out."""
 
-    def __init__(self, workdir: Path, step: int = 0) -> None:
+    def __init__(self, workdir: PurePath, step: int = 0) -> None:
         """Open the writers of a run that goes on after ``step``."""
         self._writers: dict[str, Writer] = {}
         if importlib.util.find_spec("tensorboardX"):
@@ -68,14 +68,14 @@ class Writers:
             return None
 
 
-def _opened(entry: importlib.metadata.EntryPoint, workdir: Path) -> Writer:
+def _opened(entry: importlib.metadata.EntryPoint, workdir: PurePath) -> Writer:
     return entry.load()(workdir)
 
 
 class EventFiles:
     """TensorBoard's event files, written without TensorFlow."""
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: PurePath, step: int) -> None:
         """Open a file that makes TensorBoard drop what earlier ones have of later steps."""
         from tensorboardX import SummaryWriter
 

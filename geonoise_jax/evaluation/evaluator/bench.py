@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
+from pathlib import PurePath
 from typing import NamedTuple
 
 import jax
@@ -92,7 +92,7 @@ class Bench:
 
 
 def bench(
-    trained: Trained, workdir: Path, options: Options, restoring: cases.Restoring, shared: Shared | None = None
+    trained: Trained, workdir: PurePath, options: Options, restoring: cases.Restoring, shared: Shared | None = None
 ) -> Bench:
     """Return what a workdir is measured with.
 
@@ -125,7 +125,7 @@ def bench(
         missing = [each for each in missing if not each[1].startswith(_OF_OTHER_DATA)]
     elif missing:
         raise UserError("; ".join(f"metrics = {title}: {reason}" for title, reason in missing))
-    if options.reference is not None and options.reference.is_dir():
+    if options.reference is not None and files.is_folder(options.reference):
         reference = _samples_of(options.reference, options, restoring)
     return Bench(reference, circles, tuple(jobs), tuple(missing))
 
@@ -135,7 +135,7 @@ def _is_circles(trained: Trained) -> bool:
 
 
 def _reference(
-    trained: Trained, workdir: Path, options: Options, restoring: cases.Restoring, shared: Shared
+    trained: Trained, workdir: PurePath, options: Options, restoring: cases.Restoring, shared: Shared
 ) -> tuple[Reference | None, str]:
     """Return the reference, or why there is none."""
     given = options.reference
@@ -146,18 +146,18 @@ def _reference(
         except (UserError, OSError) as error:
             name = "of the run" if trained.config is None else repr(trained.config.data.name)
             return None, f"needs the data set {name}, or a reference ({error})"
-    if given.is_dir():
+    if files.is_folder(given):
         # Its samples are drawn once all else is known to be right.
         found = Reference("", np.empty((0, *restoring(given).field.event_shape)))
     else:
-        found = of_file(given, trained)
+        found = of_file(files.local(given, "reference"), trained)
     if found.held_out is not None and found.held_out.shape[1:] != trained.field.event_shape:
         shapes = f"{list(found.held_out.shape[1:])}; must be as the model's, {list(trained.field.event_shape)}"
         raise UserError(f"reference = {str(given)!r}: has events {shapes}")
     return found, ""
 
 
-def _of_data(trained: Trained, workdir: Path, options: Options, shared: Shared) -> Reference:
+def _of_data(trained: Trained, workdir: PurePath, options: Options, shared: Shared) -> Reference:
     """Return the data set of a run, loaded once for all runs of it."""
     what = None if trained.config is None else json.dumps(plain(trained.config.data.to_dict()), sort_keys=True)
     asked = (options.held_out, options.num_reference, options.num, options.against)
@@ -171,7 +171,7 @@ def _of_data(trained: Trained, workdir: Path, options: Options, shared: Shared) 
     return found
 
 
-def _samples_of(workdir: Path, options: Options, restoring: cases.Restoring) -> Reference:
+def _samples_of(workdir: PurePath, options: Options, restoring: cases.Restoring) -> Reference:
     """Return samples of another workdir, drawn as its config says, twice as many as are compared with them."""
     (case,) = cases.cases(cases.Model(workdir, lambda: restoring(workdir)), Options(seed=options.seed + 1))
     with files.locked(workdir / cases.FOLDER, "reference"):

@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class Model:
         restoring: returns the restored model.
     """
 
-    workdir: Path
+    workdir: PurePath
     restoring: Callable[[], Trained]
 
     @functools.cached_property
@@ -111,7 +111,7 @@ class Case:
         return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> PurePath:
         """Where samples and features are kept."""
         return self.model.workdir / FOLDER / f"{self.step}-{self.digest}"
 
@@ -130,7 +130,7 @@ class Case:
         return class_turns(num, self.model.trained.field.null_label or 0, start)
 
 
-def models(workdir: Path, options: Options, restoring: Restoring) -> list[Model]:
+def models(workdir: PurePath, options: Options, restoring: Restoring) -> list[Model]:
     """Return the models of a workdir that are asked for.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ class Kept:
         folder: the folder; it is made with the first batch.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: PurePath) -> None:
         self.folder = folder
 
     @property
@@ -54,10 +54,10 @@ class Kept:
         """Return the first ``num`` rows of one array."""
         return np.concatenate([batch[name] for batch in self.batches(num)])
 
-    def _files(self) -> list[tuple[int, int, Path]]:
+    def _files(self) -> list[tuple[int, int, PurePath]]:
         """Return the files that continue each other from row 0 on."""
-        by_start: dict[int, tuple[int, Path]] = {}
-        for path in self.folder.glob("*.npz"):
+        by_start: dict[int, tuple[int, PurePath]] = {}
+        for path in files.listed(self.folder):
             if match := _NAME.fullmatch(path.name):
                 start, stop = int(match[1]), int(match[2])
                 by_start[start] = max(by_start.get(start, (0, path)), (stop, path))
@@ -69,7 +69,7 @@ class Kept:
         return found
 
 
-def _read(path: Path, rows: int) -> dict[str, Any]:
+def _read(path: PurePath, rows: int) -> dict[str, Any]:
     found = files.read_arrays(path)
     if any(len(value) != rows for value in found.values()):
         raise UserError(f"{path}: is damaged: must hold {rows} rows; remove it, and it is made again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from geonoise_jax import checks
@@ -70,7 +70,7 @@ class Options:
     guidance: tuple[float, ...] = ()
     guidance_interval: tuple[float, ...] | None = None
     batch_size: int | None = None
-    reference: Path | None = None
+    reference: PurePath | None = None
     held_out: str = "test"
     against: str = HELD_OUT
     num_reference: int | None = None

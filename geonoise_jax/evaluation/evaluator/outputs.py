@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -43,14 +43,14 @@ class Shown(NamedTuple):
     title: str
     samples: Image.Image
     neighbours: Image.Image | None
-    files: tuple[Path, ...]
+    files: tuple[PurePath, ...]
 
 
 def show(case: Case, samples: Kept, num: int, reference: Reference | None) -> Shown:
     """Draw samples of a case and, of images, the training items nearest to some of them."""
     x = samples.read("x", min(num, _PICTURE))
     evaluations = samples.read("evaluations", min(num, _PICTURE))
-    title = pictures.caption(case.model.workdir.resolve().name, case.step, case.way, evaluations)
+    title = pictures.caption(files.absolute(case.model.workdir).name, case.step, case.way, evaluations)
     known = None if reference is None else reference.training
     grid = pictures.sample_picture(x, known if x.ndim == 2 else None, title=title)
     path = samples.folder / "samples.png"
@@ -84,8 +84,8 @@ def nearest(x: np.ndarray, points: np.ndarray, count: int) -> np.ndarray:
 
 
 def write(
-    folder: Path, records: Sequence[Record], missing: Sequence[tuple[str, str]], shown: Sequence[Shown]
-) -> tuple[str, list[Path]]:
+    folder: PurePath, records: Sequence[Record], missing: Sequence[tuple[str, str]], shown: Sequence[Shown]
+) -> tuple[str, list[PurePath]]:
     """Write the page and the curves, and return the table as text and what was written."""
     text = table(records, missing)
     drawn = curves(records)
@@ -156,7 +156,7 @@ def _legend(records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def to_tensorboard(workdir: Path, records: Sequence[Record]) -> None:
+def to_tensorboard(workdir: PurePath, records: Sequence[Record]) -> None:
     """Write all values of a workdir for TensorBoard, where it is installed; a failure is said and ends nothing."""
     if not importlib.util.find_spec("tensorboardX"):
         return

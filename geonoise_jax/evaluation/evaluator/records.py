@@ -8,7 +8,7 @@ import json
 import math
 import platform
 import time
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from geonoise_jax import files
@@ -80,11 +80,12 @@ class Log:
         UserError: if the file is damaged, but for a last line that a crash has torn, which is dropped.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: PurePath) -> None:
         self.path = folder / NAME
-        self._records = read(self.path)
-        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
-            files.write_text(self.path, "".join(f"{json.dumps(each)}\n" for each in self._records))
+        self._lines = files.JsonLines(self.path)
+        self._records = self._lines.read(torn=True)
+        if not self._lines.is_ended():
+            self._lines.replace(self._records)
 
     def of(self, key: str) -> list[Record]:
         """Return the records with a key."""
@@ -92,7 +93,7 @@ class Log:
 
     def add(self, new: Record) -> None:
         """Append a record."""
-        files.append_line(self.path, json.dumps(new, allow_nan=False))
+        self._lines.append(new, allow_nan=False)
         self._records.append(new)
 
     @property
@@ -101,14 +102,13 @@ class Log:
         return list(self._records)
 
 
-def read(path: str | Path) -> list[Record]:
+def read(path: str | PurePath) -> list[Record]:
     """Return the records of a ``results.jsonl``; none where there is no such file.
 
     Raises:
         UserError: if it is damaged, but for a last line that a crash has torn.
     """
-    path = files.local(path)
-    return files.read_json_lines(path, torn=True) if path.exists() else []
+    return files.JsonLines(path).read(torn=True)
 
 
 def numbers_of(one: Record) -> Record:

@@ -7,7 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import NamedTuple
 
 import jax
@@ -45,14 +45,14 @@ class Evaluation(NamedTuple):
     records: list[Record]
     missing: list[tuple[str, str]]
     table: str
-    files: list[Path]
+    files: list[PurePath]
 
 
 def evaluate(
-    workdirs: str | Path | Sequence[str | Path],
+    workdirs: str | PurePath | Sequence[str | PurePath],
     options: Options | None = None,
     *,
-    out: str | Path | None = None,
+    out: str | PurePath | None = None,
     restoring: Restoring = restore,
     shared: Shared | None = None,
 ) -> Evaluation:
@@ -77,9 +77,9 @@ def evaluate(
             is not known, a network of features without weights, a reference of another shape.
     """
     options = options or Options()
-    given = [workdirs] if isinstance(workdirs, (str, Path)) else list(workdirs)
-    folders = [files.local(each, "workdir") for each in given]
-    if not folders or len({each.resolve() for each in folders}) < len(folders):
+    given = [workdirs] if isinstance(workdirs, (str, PurePath)) else list(workdirs)
+    folders = [files.location(each, "workdir") for each in given]
+    if not folders or len({files.absolute(each) for each in folders}) < len(folders):
         raise UserError(f"workdir = {[str(each) for each in folders]}: must be one or more, none of them twice")
     if processes.several():
         return _together(folders, options, out, restoring)
@@ -95,20 +95,22 @@ def evaluate(
         missing: dict[tuple[str, str], None] = {}
         shown: list[outputs.Shown] = []
         for folder, plan, on in zip(folders, plans, benches, strict=True):
-            log, run = Log(folder / FOLDER), folder.resolve().name
+            log, run = Log(folder / FOLDER), files.absolute(folder).name
             for case in _cases(plan, options):
                 new, shown_of, lacking = _of_case(case, on, options, log)
                 found += [each for each in ({**one, "run": run} for one in new) if each not in found]
                 missing |= dict.fromkeys((*on.missing, *lacking))
                 shown.append(shown_of)
-        target = folders[0] / FOLDER if out is None else files.local(out, "out")
+        target = folders[0] / FOLDER if out is None else files.location(out, "out")
         text, written = outputs.write(target, found, list(missing), shown)
         for folder in folders:
             outputs.to_tensorboard(folder, Log(folder / FOLDER).all)
     return Evaluation(found, list(missing), text, written)
 
 
-def _together(folders: list[Path], options: Options, out: str | Path | None, restoring: Restoring) -> Evaluation:
+def _together(
+    folders: list[PurePath], options: Options, out: str | PurePath | None, restoring: Restoring
+) -> Evaluation:
     """Evaluate in several processes: samples by all, and all else by the lead, which finds the samples kept."""
     with contextlib.ExitStack() as stack:
         with processes.agreeing(UserError):
@@ -125,10 +127,10 @@ def _together(folders: list[Path], options: Options, out: str | Path | None, res
         return [str(path) for path in found[0].files]
 
     written = processes.by_lead(measure)
-    return found[0] if found else Evaluation([], [], "", [Path(path) for path in written])
+    return found[0] if found else Evaluation([], [], "", [files.location(path) for path in written])
 
 
-def _plan(folder: Path, options: Options, restoring: Restoring) -> list[Model]:
+def _plan(folder: PurePath, options: Options, restoring: Restoring) -> list[Model]:
     """Return the models of a workdir, once they are known to be sampled as asked for."""
     plan = cases.models(folder, options, restoring)
     cases.cases(plan[0], options)
