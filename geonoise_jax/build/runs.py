@@ -97,7 +97,7 @@ def _evaluate_every(config: ConfigDict, watching: Watching | None) -> int:
 
 
 def _run(config: ConfigDict, parts: dict[str, Any], data: Arrays | None, watching: Watching | None = None) -> Run:
-    data = arrays(config) if data is None else data
+    data = arrays(config, sharing=processes.neighbours()) if data is None else data
     module = network(config, data.num_classes)
     made = Run(
         network=module,
