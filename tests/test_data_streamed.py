@@ -232,7 +232,10 @@ def test_a_set_that_is_read_as_needed_cannot_be_put_elsewhere_later(tmp_path: Pa
 
 
 def test_files_are_closed(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
+    open_files = Path("/proc/self/fd")
+    if not open_files.is_dir():
+        pytest.skip("this system does not list the files that a process has open")
+    before = len(list(open_files.iterdir()))
     for _ in range(5):
         both(npy(tmp_path))
-    assert not before or len(os.listdir("/proc/self/fd")) <= before + 1
+    assert len(list(open_files.iterdir())) <= before + 1

@@ -160,7 +160,7 @@ class Arrays:
         return np.linspace(0, len(self) - 1, min(len(self), _LOOKED_AT)).round().astype(np.int64)
 
     def take(self, index: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
-        """Return `{"events": [n, *event] as stored, "labels": int32 [n]}` of some items; no labels where there are none.
+        """Return `{"events": [n, *event] as stored, "labels": int32 [n]}` of some items; labels if there are any.
 
         Raises:
           UnreadableItemError: an item of a streamed set cannot be read; the message names its file.

@@ -208,7 +208,9 @@ class Npy(_Arrays):
     def _block(array: Stored, start: int, stop: int) -> Block:
         with _reading(array.title), array.open() as file:
             shape, fortran, dtype = _head(file)
-            offset = file.tell() + start * math.prod(shape[1:]) * dtype.itemsize
+            width, head = math.prod(shape[1:]) * dtype.itemsize, file.tell()
+            if os.fstat(file.fileno()).st_size < head + shape[0] * width:
+                raise ValueError("it ends before the last number")
         if fortran:
             raise NoReaderError(
                 f"{array.title}: is in Fortran order, whose items cannot be read one by one; save np.ascontiguousarray "
@@ -219,7 +221,7 @@ class Npy(_Arrays):
             with array.open() as file:
                 return os.dup(file.fileno())
 
-        return Block(opened, offset, stop - start, array.title, start)
+        return Block(opened, head + start * width, stop - start, array.title, start)
 
     @staticmethod
     def _stored(key: str, value: str | Path) -> Stored:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Float, Int, Int32, Key
 
 from geonoise_jax import checks
 from geonoise_jax.data.arrays import NO_CLASS, AnyArray, Arrays
@@ -138,10 +138,14 @@ class Pipeline:
         Raises:
           ValueError: `step` is not an integer or is negative, or an item cannot be read.
         """
-        return self.take(self.index(step))
+        return self.rows(step, slice(None))
+
+    def rows(self, step: int, rows: slice | Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
+        """Make some rows of this process's slice of the batch of `step`, all that is copied or read; see `batch`."""
+        return self.take(self.index(step)[rows])
 
     def take(self, index: Int32[np.ndarray, "n"]) -> dict[str, np.ndarray]:
-        """Make rows of a batch of these items, which are all that is copied or read; see `batch`."""
+        """Make the rows of a batch that show these items."""
         return {"index": index} if self.placement == "device" else self.arrays.take(index)
 
     def decode(self, batch: Batch, resident: Batch, key: Key[Array, ""] | None = None) -> dict[str, Array]:

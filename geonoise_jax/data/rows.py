@@ -186,11 +186,20 @@ class Column(NDArrayOperatorsMixin):
         Raises:
           UnreadableItemError: see `Streamed.take`.
         """
-        index = np.arange(len(self))[rows]
+        index = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else self._numbers(rows)
         out = np.empty((index.size, *self.shape[1:]), self.dtype)
         for start in range(0, index.size, CHUNK):
             out[start : start + CHUNK] = self.of.take(index.ravel()[start : start + CHUNK])[self._name]
         return out.reshape(*index.shape, *self.shape[1:])
+
+    def _numbers(self, rows: Any) -> Int[np.ndarray, "..."]:
+        """Return numbers of items, or those of a mask, from 0 on."""
+        index = np.asarray(rows)
+        if index.dtype == bool:
+            return np.flatnonzero(index)
+        if index.size and not -len(self) <= index.min() <= index.max() < len(self):
+            raise IndexError(f"rows must be in {-len(self)}..{len(self) - 1}, got {index.min()}..{index.max()}")
+        return np.where(index < 0, index + len(self), index)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Read all.

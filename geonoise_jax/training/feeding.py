@@ -39,9 +39,10 @@ class Feed:
         Raises:
             UnreadableItemError: an item of a set that is read as needed cannot be read.
         """
-        made = self._stream.take(self._index(step)) if self._ahead is None else self._ahead(step)
         if not processes.several():
+            made = self._stream.batch(step) if self._ahead is None else self._ahead(step)
             return self._put(made, self._where)
+        made = self._stream.rows(step, self._positions) if self._ahead is None else self._ahead(step)
         return {name: self._spread(values) for name, values in made.items()}
 
     def close(self) -> None:
