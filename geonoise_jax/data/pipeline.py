@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Int32, Key
 
 from geonoise_jax import checks
 from geonoise_jax.data.arrays import NO_CLASS, AnyArray, Arrays
+from geonoise_jax.data.augmentation import Augmentation
 from geonoise_jax.data.streams import stream
 from geonoise_jax.errors import UserError
 
@@ -28,6 +29,8 @@ PLACEMENTS = ("auto", "host", "device", "stream")
 # Small beside the memory of any accelerator, and enough for CIFAR-10 six times over.
 DEVICE_BUDGET_BYTES = 1 << 30
 _CACHED_EPOCHS = 4
+# Of the key of a step, which mirrors images as it is.
+_AUGMENT_STREAM = 1
 
 
 def resolved(placement: str, nbytes: int, budget: int = DEVICE_BUDGET_BYTES, share: int | None = None) -> str:
@@ -72,6 +75,7 @@ class Pipeline:
         process_count: int | None = None,
         device_budget_bytes: int = DEVICE_BUDGET_BYTES,
         flip: bool = False,
+        augment: Augmentation | None = None,
     ) -> None:
         """Set up the stream; costs nothing.
 
@@ -85,14 +89,16 @@ class Pipeline:
           process_count: number of processes; `jax.process_count()` when None.
           device_budget_bytes: largest data set that `auto` puts on the devices.
           flip: mirror each image left-right with probability 1/2 in `decode`.
+          augment: what `decode` does to images, and tells the network of; None for nothing.
 
         Raises:
           ValueError: an argument is out of its range (the message names it).
         """
         if placement not in PLACEMENTS:
             raise UserError(f"placement must be one of {PLACEMENTS}, got {placement!r}")
-        if flip and not arrays.is_image:
-            raise UserError(f"flip needs images [H, W, C], got events of shape {arrays.event_shape}")
+        for name, given in (("flip", flip), ("augment", augment is not None)):
+            if given and not arrays.is_image:
+                raise UserError(f"{name} needs images [H, W, C], got events of shape {arrays.event_shape}")
         count = jax.process_count() if process_count is None else checks.integer("process_count", process_count, low=1)
         rank = jax.process_index() if process_index is None else checks.integer("process_index", process_index, low=0)
         if rank >= count:
@@ -103,7 +109,7 @@ class Pipeline:
             raise UserError(f"batch_size must be divisible by process_count={count}, got {batch_size}")
         self.local_batch_size = self.batch_size // count
         self.placement = _placement(placement, arrays, device_budget_bytes)
-        self._flip = flip
+        self._flip, self._augment = flip, augment
         self._first = rank * self.local_batch_size
         self._order = functools.lru_cache(_CACHED_EPOCHS)(
             functools.partial(epoch_order, checks.integer("seed", seed, low=0), size=len(arrays))
@@ -154,22 +160,29 @@ class Pipeline:
         Args:
           batch: the result of `batch`, on the devices.
           resident: the result of `resident`, on the devices.
-          key: random key of the step, needed with `flip`.
+          key: random key of the step, needed with `flip` and `augment`: what is done to row i is a function of this
+            key and i alone.
 
         Returns:
-          `{"x": float32 [B, *event] in model space, "labels": int32 [B]}` (without labels if the data set has none).
-          An item without a class has the label `num_classes`, which networks know as none.
+          `{"x": float32 [B, *event] in model space, "labels": int32 [B]}` (without labels if the data set has none),
+          with `augment` also `"augment"`, [B, augment.labels]. An item without a class has the label `num_classes`,
+          which networks know as none.
 
         Raises:
-          ValueError: `flip` is on and there is no key.
+          ValueError: `flip` or `augment` is on and there is no key.
         """
-        if self._flip and key is None:
-            raise UserError("key must be given to decode when flip=True")
+        if key is None and (self._flip or self._augment is not None):
+            raise UserError("key must be given to decode when flip=True or with augment")
         if self.placement == "device":
             batch = {name: jnp.take(values, batch["index"], axis=0, mode="clip") for name, values in resident.items()}
         x = self.arrays.to_model(jnp.asarray(batch["events"]))
         classes = {"labels": self._classes(jnp.asarray(batch["labels"]))} if "labels" in batch else {}
-        return {"x": x if key is None or not self._flip else _mirrored(x, key), **classes}
+        if key is not None and self._flip:
+            x = _mirrored(x, key)
+        if key is None or self._augment is None:
+            return {"x": x, **classes}
+        x, told = self._augment(x, jax.random.fold_in(key, _AUGMENT_STREAM))
+        return {"x": x, "augment": told, **classes}
 
     def _classes(self, labels: Int32[Array, "B"]) -> Int32[Array, "B"]:
         return jnp.where(labels == NO_CLASS, jnp.int32(self.arrays.num_classes or 0), labels)
