@@ -29,8 +29,9 @@ def of_images(folder: Path, variant: str = "flow_matching,blind", **overrides: A
     plain = {"model.class_conditional": False, "optimizer.decay": "constant", "checkpoint.every": 6}
     choice = circles(folder, variant, **plain, **{"training.num_steps": 12})
     words = {"data.name": "npy", "data.kwargs.path": folder / "x.npy", "data.data_dir": ""}
-    words |= {"data.augment.name": "edm", "data.augment.kwargs.probability": 0.5}
     words |= {key.replace("__", "."): value for key, value in overrides.items()}
+    if "data.augment.name" not in words:
+        words = {"data.augment.name": "edm", "data.augment.kwargs.probability": 0.5, **words}
     return override(choice, [(key, str(value)) for key, value in words.items()])
 
 
@@ -97,3 +98,30 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     run = build.run(of_images(tmp_path))
     with pytest.raises(UserError, match="network.augment_dim = 9: must be 0"):
         dataclasses.replace(run, augment=None)
+
+
+OWN = """
+import jax.numpy as jnp
+
+class Darker:
+    labels = 1
+
+    def __init__(self, by=0.5):
+        self.by = by
+
+    def __call__(self, x, key):
+        return x - self.by, jnp.full((len(x), 1), self.by)
+"""
+
+
+def test_an_augmentation_of_ones_own_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    name = f"{tmp_path / 'mine.py'}:Darker"
+    choice = override(of_images(tmp_path, data__augment__name=name), [("data.augment.kwargs.by", "0.25")])
+    run = build.run(choice)
+    stream = run.pipeline()
+    found = stream.decode(stream.batch(0), jax.tree.map(jnp.asarray, stream.resident), root_key(0))
+    plain = run.data.to_model(run.data.events[stream.index(0)])
+    np.testing.assert_allclose(found["x"], plain - 0.25, atol=1e-6)
+    np.testing.assert_array_equal(found["augment"], np.full((32, 1), 0.25, np.float32))
+    assert run.network.augment_dim == 1
