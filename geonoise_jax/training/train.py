@@ -264,8 +264,8 @@ class _Loop:
         request = StopRequest(lambda: f"finishing step {step}, then saving")
         with request, processes.SharedStop(request) as stop, contextlib.closing(self._progress):
             while step < last and not stop.reached(step):
-                batch = self._batch(step, state, previous)
                 step += 1
+                batch = self._batch(step, state, previous)
                 state, report = self._setup.step(state, batch, self._setup.resident)
                 # The report of the step before is fetched while this one runs.
                 self._examine(previous)
@@ -281,9 +281,9 @@ class _Loop:
         return Result(step, received.name if received else None, time.perf_counter() - self._began, first)
 
     def _batch(self, step: int, state: TrainState, report: tuple[int, StepReport] | None) -> dict[str, Array]:
-        """Return the batch of the next step; where it cannot be read, keep what is learnt."""
+        """Return the batch of a step; where it cannot be read, keep what was learnt before."""
         try:
-            return self._setup.batch(step)
+            return self._setup.batch(step - 1)
         except UnreadableItemError as error:
             self._examine(report)
             if not processes.several():  # the others would have to take part
