@@ -290,9 +290,7 @@ class _Loop:
                 self._checkpoints.save(state)
                 self._checkpoints.wait()
             saved = f"the checkpoints of steps {self._checkpoints.steps} are kept"
-            raise UserError(
-                f"step {step + 1}: {error}; {saved}: mend the data, and run the same command again"
-            ) from error
+            raise UserError(f"step {step}: {error}; {saved}: mend the data, and run the same command again") from error
 
     def _pauses(self, step: int) -> bool:
         further = self._setup.run.posthoc
