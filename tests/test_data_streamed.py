@@ -69,6 +69,21 @@ def test_items_are_those_of_the_set_in_memory(source: str, split: str, tmp_path:
     np.testing.assert_array_equal(np.asarray(streamed.labels), whole.labels)
 
 
+def test_an_item_is_found_in_its_file(tmp_path: Path) -> None:
+    for source, place in (("records", "record 33 of "), ("npy", "row 33 of ")):
+        streamed: Any = both(SOURCES[source](tmp_path), SPLITS[2])[1]
+        assert streamed.events.of.reader.where(3).startswith(place)
+        assert f"{place[:-6]}2 of " in streamed.events.of.reader.where(len(streamed) - 5)
+
+
+def test_items_are_asked_for_as_of_an_array(tmp_path: Path) -> None:
+    whole, streamed = both(npy(tmp_path))
+    for rows in (-1, [3, -2], whole.labels == 1, slice(None, None, 7), np.zeros((2, 2), int)):
+        np.testing.assert_array_equal(streamed.events[rows], whole.events[rows])
+    with pytest.raises(IndexError, match=r"rows must be in -40\.\.39, got 3\.\.40"):
+        streamed.events[[3, 40]]
+
+
 @pytest.mark.parametrize("source", ["npy", "folder", "records"])
 def test_batches_are_those_of_the_set_in_memory(source: str, tmp_path: Path) -> None:
     whole, streamed = both(SOURCES[source](tmp_path))
