@@ -2,7 +2,7 @@
 
 ``sun`` is the recipe of Sun et al. (2025, "Is noise conditioning necessary for denoising generative models?") as far as
 it is published, for the systems that they trained: flow_matching, ddpm, edm and uedm. Their network is EDM's NCSN++,
-of which the U-Net here has width, depth and attention; their EDM augmentation (with edm and uedm) is left out.
+of which the U-Net here has width, depth and attention; edm and uedm have EDM's augmentation.
 """
 
 from geonoise_jax.config import ConfigDict, base_config, spec
@@ -15,12 +15,12 @@ _NET = {
     "blocks_per_level": 4,
     "attention_resolutions": (16,),
 }
-# Batch, epochs, learning rate, dropout, beta2 and half-life of the average in millions of images.
+# Batch, epochs, learning rate, dropout, beta2, half-life of the average in millions of images, and whether augmented.
 _SUN = {
-    "flow_matching": (2048, 2000, 8e-4, 0.15, 0.95, 50.0),
-    "ddpm": (512, 2000, 4e-4, 0.1, 0.95, 50.0),
-    "edm": (512, 4000, 1e-3, 0.13, 0.999, 0.5),
-    "uedm": (512, 4000, 1e-3, 0.13, 0.999, 0.5),
+    "flow_matching": (2048, 2000, 8e-4, 0.15, 0.95, 50.0, False),
+    "ddpm": (512, 2000, 4e-4, 0.1, 0.95, 50.0, False),
+    "edm": (512, 4000, 1e-3, 0.13, 0.999, 0.5, True),
+    "uedm": (512, 4000, 1e-3, 0.13, 0.999, 0.5, True),
 }
 
 
@@ -36,9 +36,14 @@ def get_config(variant: str = "flow_matching,blind") -> ConfigDict:
     return with_variant(config, variant, recipes={"sun": _sun(*_SUN[system])} if system in _SUN else {}, bounded=True)
 
 
-def _sun(batch: int, epochs: int, rate: float, dropout: float, beta2: float, half_life: float) -> Changes:
+def _sun(
+    batch: int, epochs: int, rate: float, dropout: float, beta2: float, half_life: float, augmented: bool
+) -> Changes:
     steps_per_epoch = _IMAGES / batch
+    # Its mirror images are told from the others.
+    augment = {"data.augment": spec("edm", probability=0.12), "data.flip": False} if augmented else {}
     return {
+        **augment,
         "model.kwargs.dropout": dropout,
         **{f"model.kwargs.{name}": value for name, value in _NET.items()},
         "optimizer": spec("adamw", weight_decay=0.0, b2=beta2),

@@ -212,7 +212,7 @@ def test_memory_is_looked_at_before_anything_is_decoded(tmp_path: Path, monkeypa
     monkeypatch.setattr(memory, "available", lambda: 2 * 6 * 8 * 3 - 1)
     monkeypatch.setattr(decoding.images, "read", None)
     with pytest.raises(ValueError, match=r"2 items of shape \[6, 8, 3\], uint8: needs"):
-        load(tmp_path)
+        load_arrays("folder", "train", builder_kwargs={"path": tmp_path}, placement="host")
 
 
 def test_large_folders_show_their_progress(

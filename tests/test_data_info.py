@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geonoise_jax.data import from_numpy
+from geonoise_jax.data import from_numpy, memory
 from geonoise_jax.drawing.data_grid import captioned_grid
 from geonoise_jax.evaluation import data_info
 from tests.command_line import run
@@ -47,6 +47,19 @@ def test_vectors_and_sets_without_classes_are_described(tmp_path: Path) -> None:
     rows = info(*words, config="configs/circles.py")
     assert (rows["classes"].strip(), rows["shape"].strip()) == ("none", "3")
     assert (tmp_path / "a.png").is_file()
+
+
+def test_where_a_set_larger_than_memory_goes_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9000, 4, 4, 3)).astype(np.uint8)
+    np.save(tmp_path / "x.npy", images)
+    monkeypatch.setattr(memory, "available", lambda: 2**18)
+    words = ("--config.data.name=npy", f"--config.data.kwargs.path={tmp_path / 'x.npy'}", f"--out={tmp_path / 'a.png'}")
+    rows = info(*words, "--config.data.augment.name=edm")
+    assert rows["augmented"].strip() == "edm"
+    said = "0.412 MiB, read from files as needed (a process may hold 0.125 MiB); 0.00293 MiB a batch, 4 read ahead"
+    assert rows["memory"].strip() == said
+    x = images[::3] / 127.5 - 1.0
+    assert rows["model space"].endswith(f"mean {x.mean():.4g}, standard deviation {x.std():.4g}, of 3000 items")
 
 
 def test_faults_are_one_line(tmp_path: Path) -> None:

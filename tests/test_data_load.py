@@ -138,8 +138,9 @@ def test_data_larger_than_the_memory_are_refused_with_both_sizes(
     monkeypatch.setattr(memory, "available", lambda: 1500 * 48 - 1)
     match = r"1500 items of shape \[4, 4, 3\], uint8: needs 6.71e-05 GiB of memory, of which 6.71e-05 GiB are available"
     with pytest.raises(ValueError, match=match):
-        load_arrays(name, "train", data_dir=tmp_path)
-    assert len(load_arrays(name, "train[:99%]", data_dir=tmp_path)) == 1485
+        load_arrays(name, "train", data_dir=tmp_path, placement="host")
+    assert len(load_arrays(name, "train[:99%]", data_dir=tmp_path, placement="host")) == 1485
+    assert load_arrays(name, "train", data_dir=tmp_path).is_streamed
 
 
 def test_the_available_memory_is_the_least_of_machine_and_container(

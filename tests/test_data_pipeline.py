@@ -169,7 +169,7 @@ def test_auto_placement_follows_the_budget() -> None:
         ({"process_index": -1}, "process_index"),
         ({"process_count": 0}, "process_count"),
         ({"seed": -1}, "seed"),
-        ({"placement": "gpu"}, r"placement must be one of \('auto', 'host', 'device'\), got 'gpu'"),
+        ({"placement": "gpu"}, r"placement must be one of \('auto', 'host', 'device', 'stream'\), got 'gpu'"),
         ({"flip": True}, "flip needs images"),
     ],
 )

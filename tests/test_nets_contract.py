@@ -115,6 +115,27 @@ def test_conditional_output_depends_on_t_and_on_the_label(kind: str) -> None:
 
 
 @KINDS
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_network_is_told_how_its_input_was_augmented(kind: str, conditional: bool) -> None:
+    """By one linear map without offset, which adds no time branch to a blind network; nothing is told as zeros."""
+    net, (u, t) = _make(kind, conditional=conditional, augment_dim=5), _inputs(kind)
+    params = _params(net, kind)
+    told = [path for path in _paths(net, kind) if "augment" in path]
+    assert told == ["conditioning/augment_embed/kernel"]
+    assert any("time" in path for path in _paths(net, kind)) == conditional
+    labels = jnp.asarray(np.random.default_rng(2).standard_normal((BATCH, 5)), jnp.float32)
+    plain, zeros = net.apply(params, u, t), net.apply(params, u, t, augment=jnp.zeros((BATCH, 5)))
+    np.testing.assert_array_equal(plain, zeros)
+    assert (
+        (np.asarray(net.apply(params, u, t, augment=labels)) != np.asarray(plain))
+        .any(axis=tuple(range(1, u.ndim)))
+        .all()
+    )
+    with pytest.raises(ValueError, match=rf"augment.shape = \[{BATCH}, 4\]: must be \[{BATCH}, 5\]"):
+        net.apply(params, u, t, augment=labels[:, :4])
+
+
+@KINDS
 def test_no_labels_means_the_null_class_and_outsiders_give_nan_for_their_sample_only(kind: str) -> None:
     net = _make(kind, num_classes=CLASSES)
     params, (u, t), apply = _params(net, kind), _inputs(kind), _jitted(net)

@@ -28,11 +28,23 @@ from geonoise_jax import __main__
 path, original = sys.argv.pop(), Pipeline.rows
 def rows(self, step, at):
     with open(path, "a") as file:
-        start, stop, _ = at.indices(self.batch_size)
-        if stop > start:
-            file.write(json.dumps([step, start, stop, self.index(step)[at].tolist()]) + "\\n")
+        file.write(json.dumps([step, at.tolist(), self.index(step)[at].tolist()]) + "\\n")
     return original(self, step, at)
 Pipeline.rows = rows
+__main__.main()
+"""
+
+# The same, that notes which items it reads from files.
+READING = """
+import json, sys
+from geonoise_jax.data.array_records import ArrayRecords
+from geonoise_jax import __main__
+path, original = sys.argv.pop(), ArrayRecords.read
+def read(self, index):
+    with open(path, "a") as file:
+        file.write(json.dumps(index.tolist()) + "\\n")
+    return original(self, index)
+ArrayRecords.read = read
 __main__.main()
 """
 
@@ -101,11 +113,30 @@ def test_the_order_of_the_data_is_bitwise_that_of_one_process(data_dir: Path, of
     for step in range(12):
         batch = np.full(stream.batch_size, -1)
         for each in noted:
-            own = [(start, stop, items) for at, start, stop, items in each if at == step]
-            assert sum(stop - start for start, stop, _ in own) == stream.batch_size // 2, "a process makes its share"
-            for start, stop, items in own:
-                batch[start:stop] = items
+            own = [(rows, items) for at, rows, items in each if at == step]
+            assert len(own) == 1, "once a step"
+            assert len(own[0][0]) == stream.batch_size // 2, "a process makes its share"
+            batch[own[0][0]] = own[0][1]
         np.testing.assert_array_equal(batch, stream.index(step))
+
+
+def test_each_reads_only_its_rows_of_a_set_beyond_memory(data_dir: Path, of_two: Path, tmp_path: Path) -> None:
+    """The same run as in memory, bit for bit on the same devices."""
+    more = {number: [str(tmp_path / f"read{number}")] for number in range(2)}
+    streamed = words(data_dir, tmp_path / "run", data__placement="stream")
+    with Processes(2, streamed, devices=4, program=("-c", READING), more=more) as run:
+        assert run.statuses() == [0, 0], run.outputs
+    timing = ("seconds", "steps_per_second", "images_per_second")
+    one, two = ([{**line, **dict.fromkeys(timing, 0)} for line in lines(folder)] for folder in (of_two, tmp_path))
+    assert one == two
+    stream = build.run(choice(data_dir)).pipeline()
+    read = [[json.loads(line) for line in (tmp_path / f"read{number}").read_text().splitlines()] for number in range(2)]
+    # Besides, all 200 are looked at: first, for the checksum and for the pictures.
+    shares = [[index for index in each if len(index) < 200] for each in read]
+    assert all(len(each) <= 12 + 4 for each in shares), "four batches ahead"
+    for step in range(12):
+        halves = np.split(stream.index(step), 2)
+        assert sum(half.tolist() in each for half in halves for each in shares) == 2
 
 
 def test_samples_are_drawn_once_and_are_those_of_one_process(of_one: Path, of_two: Path) -> None:

@@ -77,14 +77,21 @@ def marginal(config: ConfigDict, law: Distribution | None = None, *, accuracy: f
     return Marginal(law, process(config), time_law(config), loss_weight(config), accuracy=accuracy)
 
 
-def arrays(config: ConfigDict, split: str | None = None) -> Arrays:
-    """Return one split of the data set of a config, in memory; the training split by default.
+def arrays(config: ConfigDict, split: str | None = None, *, sharing: int = 1) -> Arrays:
+    """Return one split of the data set of a config, the training split by default.
 
+    It is in memory, or read as needed where it does not fit or ``data.placement`` says so.
     A name that imports a function is called with the split and the kwargs, and must return ``Arrays``.
+
+    Args:
+        config: the config.
+        split: the split.
+        sharing: number of processes on this machine that open it, which share the memory.
     """
     split = split or config.data.split
     if not imports.is_import(config.data.name):
-        return load_arrays(config.data.name, split, **_origin(config))
+        placed = {"placement": config.data.placement, "sharing": sharing}
+        return load_arrays(config.data.name, split, **_origin(config), **placed)
     return from_spec("data", config.data, {}, kind=Arrays, split=split)
 
 

@@ -14,6 +14,7 @@ from geonoise_jax import imports
 from geonoise_jax.build.processes import TARGET_NAMES, process, scale
 from geonoise_jax.build.specs import by_name, from_spec, frozen, named, text_of
 from geonoise_jax.config import UNSET_GRID, UNSET_STEPS, UNSET_TIME, base_config
+from geonoise_jax.data.augmentation import Augmentation, EDMAugmentation
 from geonoise_jax.errors import UserError, nearest
 from geonoise_jax.fields import (
     MATMUL_PRECISIONS,
@@ -33,6 +34,7 @@ from geonoise_jax.training.run import checked_guidance
 PRECONDITIONER_NAMES: dict[str, Callable[..., Any]] = {"none": lambda: None, "edm": Preconditioner}
 READS_AS_NAMES: dict[str, Callable[..., Any]] = {"same": lambda: None, **TARGET_NAMES}
 NETWORK_NAMES = by_name((UNet, ResidualMLP))
+AUGMENTATION_NAMES: dict[str, Callable[..., Any]] = {"none": lambda: None, "edm": EDMAugmentation}
 LOSS_NAMES: dict[str, type[Objective]] = {"regression": Objective, "dual_score": DualScore}
 # What is not passed on of the section of sampling.
 _UNSET = {"num_steps": UNSET_STEPS, "grid": UNSET_GRID, "start_time": UNSET_TIME, "end_time": UNSET_TIME}
@@ -55,13 +57,27 @@ def network(config: ConfigDict, num_classes: int | None) -> Any:
     _refuse_model(config, "label_dropout", config.model.class_conditional, "model.class_conditional = False")
     classes = num_classes if config.model.class_conditional else 0
     defaults = {"convolution": "patches"} if config.model.output != "direct" and jax.default_backend() == "cpu" else {}
-    given = {"conditional": not config.model.blind, "num_classes": classes}
+    augment = augmentation(config)
+    told = 0 if augment is None else augment.labels
+    given = {"conditional": not config.model.blind, "num_classes": classes, "augment_dim": told}
     module = from_spec("model", config.model, NETWORK_NAMES, defaults=defaults, kind=Module, **given)
     for name, value, unset in (("conditional", not config.model.blind, True), ("num_classes", classes, 0)):
         if getattr(module, name, unset) != value:
             key, made = "blind" if name == "conditional" else "class_conditional", type(module).__name__
             raise UserError(f"model.{key} = True: {made} must have a field {name}, by which it is told")
+    if getattr(module, "augment_dim", 0) != told:
+        name, made = config.data.augment.name, type(module).__name__
+        raise UserError(f"data.augment.name = {name!r}: {made} must have a field augment_dim, by which it is told")
     return module
+
+
+def augmentation(config: ConfigDict) -> Augmentation | None:
+    """Return what is done to the images of a config besides mirroring; None for nothing.
+
+    Raises:
+        ValueError: on an unknown name or argument.
+    """
+    return from_spec("data.augment", config.data.augment, AUGMENTATION_NAMES)
 
 
 def network_field(config: ConfigDict, module: Any, params: PyTree[Array], event_shape: tuple[int, ...]) -> NetworkField:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from geonoise_jax import checks, processes
 from geonoise_jax import config as configs
 from geonoise_jax.build.dataset import arrays
-from geonoise_jax.build.networks import LOSS_NAMES, field_options, guidance, network, sampling_options
+from geonoise_jax.build.networks import LOSS_NAMES, augmentation, field_options, guidance, network, sampling_options
 from geonoise_jax.build.processes import loss_weight, process, scale, time_law
 from geonoise_jax.build.specs import from_spec, frozen
 from geonoise_jax.data.arrays import Arrays
@@ -97,7 +97,7 @@ def _evaluate_every(config: ConfigDict, watching: Watching | None) -> int:
 
 
 def _run(config: ConfigDict, parts: dict[str, Any], data: Arrays | None, watching: Watching | None = None) -> Run:
-    data = arrays(config) if data is None else data
+    data = arrays(config, sharing=processes.neighbours()) if data is None else data
     module = network(config, data.num_classes)
     made = Run(
         network=module,
@@ -106,6 +106,7 @@ def _run(config: ConfigDict, parts: dict[str, Any], data: Arrays | None, watchin
         seed=config.seed,
         watch=None if watching is None else watching(config, data),
         flip=config.data.flip,
+        augment=augmentation(config),
         placement=config.data.placement,
         **parts,
     )

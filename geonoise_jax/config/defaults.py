@@ -32,7 +32,7 @@ def base_config() -> ConfigDict:
             # GPUs since Ampere and to 8 (bfloat16) on TPUs, which is faster and must be asked for by name here. CPUs
             # do not distinguish.
             "matmul_precision": "highest",
-            # kwargs go to the TFDS builder; data_dir "" is TFDS's own default; placement: auto, host or device.
+            # kwargs go to the TFDS builder; data_dir "" is TFDS's own default; placement: auto, host, device or stream.
             # range: the stored values that become -1 and 1 in model space; () for 0 and 255 where images are uint8,
             # and for values that are left as they are where they are floats.
             # sigma_data: standard deviation of the entries in model space, told to whatever has such an argument.
@@ -43,6 +43,8 @@ def base_config() -> ConfigDict:
                 "placement": "auto",
                 "range": (),
                 "flip": False,
+                # none, or edm: further changes of images, which the network is told.
+                "augment": spec("none"),
                 "sigma_data": 0.5,
             },
             "schedule": spec("Linear"),

@@ -1,4 +1,4 @@
-"""A data set in memory, and the way between its stored values and model space."""
+"""A data set, in memory or read as needed, and the way between its stored values and model space."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int32, Shaped
+from jaxtyping import Float, Int, Int32, Shaped
 
+from geonoise_jax.data.rows import NO_CLASS as NO_CLASS
+from geonoise_jax.data.rows import TOLERANCE, Column
 from geonoise_jax.errors import UserError
 
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
-# Rounding of images that are stored in model space.
-_TOLERANCE = 1e-3
-# Bytes of events that a checksum reads at most.
+# Bytes of events that a checksum reads at most, and bytes of a set from which it reads their labels only.
 _CHECKSUM_BYTES = 64 * 2**20
+_LARGE = 2**30
+# Items of a streamed set that stand for all where a look at all would take too long.
+_LOOKED_AT = 256
 # Items that are looked through for a number that is not finite at once.
 _CHUNK = 1024
-NO_CLASS = -1
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -31,8 +33,9 @@ class Arrays:
     with end points exactly -1 and 1, and is the same on every backend, fused multiply-add or not.
 
     Attributes:
-      events: the items, shape [N, *event], N >= 1.
-      labels: class of each item, -1 for an item without one; or None.
+      events: the items, shape [N, *event], N >= 1; of a streamed set a `rows.Column` instead, which reads and checks
+        what is asked of it.
+      labels: class of each item, -1 for an item without one; or None. Of a streamed set perhaps a `rows.Column` too.
       center: stored value that becomes 0 in model space.
       scale: model-space size of one stored unit, positive.
       num_classes: number of classes, None without labels.
@@ -63,24 +66,30 @@ class Arrays:
         if not (np.isfinite(self.center) and np.isfinite(self.scale) and self.scale > 0):
             raise UserError(f"center must be finite and scale positive, got {self.center} and {self.scale}")
         if self.labels is not None:
+            self._check_classes(self.labels)
+        if self.labels is not None and not isinstance(self.labels, Column):
             self._check_labels(self.labels)
-        self._check_values()
+        if not self.is_streamed:
+            self._check_values()
 
-    def _check_labels(self, labels: np.ndarray) -> None:
+    def _check_classes(self, labels: np.ndarray) -> None:
         title = f"labels of {self._title}"
         if labels.shape != self.events.shape[:1] or labels.dtype != np.int32:
             raise UserError(f"{title} must be int32 [{len(self)}], got {labels.dtype} {list(labels.shape)}")
         if self.num_classes is None or self.num_classes < 1:
             raise UserError(f"num_classes of {self._title} must be at least 1 with labels, got {self.num_classes}")
-        bad = np.flatnonzero((labels < NO_CLASS) | (labels >= self.num_classes))
-        if bad.size:
-            raise UserError(
-                f"{title} must be in 0..{self.num_classes - 1} (num_classes - 1), or -1 for no class: {bad.size} of "
-                f"{len(self)} are not, the first at index {bad[0]} is {labels[bad[0]]}"
-            )
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise UserError(
                 f"class_names of {self._title} must be {self.num_classes} (num_classes), got {len(self.class_names)}"
+            )
+
+    def _check_labels(self, labels: np.ndarray) -> None:
+        num = self.num_classes or 0
+        bad = np.flatnonzero((labels < NO_CLASS) | (labels >= num))
+        if bad.size:
+            raise UserError(
+                f"labels of {self._title} must be in 0..{num - 1} (num_classes - 1), or -1 for no class: {bad.size} of "
+                f"{len(self)} are not, the first at index {bad[0]} is {labels[bad[0]]}"
             )
 
     def _check_values(self) -> None:
@@ -89,7 +98,7 @@ class Arrays:
         limit = float(np.finfo(np.float32).max)
         if not max(abs(end) for end in ends) <= limit:
             raise UserError(self._first_bad(limit))
-        if self.is_image and max(-ends[0], ends[1]) > 1.0 + _TOLERANCE:
+        if self.is_image and max(-ends[0], ends[1]) > 1.0 + TOLERANCE:
             raise UserError(
                 f"images of {self._title} have values {low:g}..{high:g}, which are {ends[0]:g}..{ends[1]:g} "
                 "in model space and must be in [-1, 1]: say which stored values become -1 and 1, by data.range in a "
@@ -130,21 +139,50 @@ class Arrays:
         return len(self.event_shape) == 3
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether items are read when they are asked for."""
+        return isinstance(self.events, Column)
+
+    @property
     def nbytes(self) -> int:
-        """Size of events and labels in bytes."""
+        """Size of events and labels in bytes, in memory or not."""
         return self.events.nbytes + (0 if self.labels is None else self.labels.nbytes)
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """The smallest and the largest stored value; NaN if there is one."""
-        return float(self.events.min()), float(self.events.max())
+        """The smallest and the largest stored value, of 256 items of a streamed set; NaN if there is one."""
+        events = self.events[self._spread] if self.is_streamed else self.events
+        return float(events.min()), float(events.max())
+
+    @property
+    def _spread(self) -> Int[np.ndarray, "n"]:
+        """Numbers of items that are looked at in place of all, evenly spread."""
+        return np.linspace(0, len(self) - 1, min(len(self), _LOOKED_AT)).round().astype(np.int64)
+
+    def take(self, index: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
+        """Return `{"events": [n, *event] as stored, "labels": int32 [n]}` of some items; labels if there are any.
+
+        Raises:
+          UnreadableItemError: an item of a streamed set cannot be read; the message names its file.
+        """
+        stored = {"events": self.events, "labels": self.labels}
+        read = self.events.of.take(index) if isinstance(self.events, Column) else {}
+        return {
+            name: read[name] if isinstance(values, Column) else values[index]
+            for name, values in stored.items()
+            if values is not None
+        }
 
     def checksum(self) -> int:
-        """Return a number that tells data sets apart: of up to 64 MiB of items, evenly spread, and all labels."""
+        """Return a number that tells data sets apart: of up to 64 MiB of items, evenly spread, and labels.
+
+        All labels, but of sets of more than 1 GiB those of these items, since they may lie in the same files.
+        """
         step = -(-self.events.nbytes // _CHECKSUM_BYTES)
         total = zlib.crc32(f"{self.events.dtype} {self.events.shape}".encode())
         total = zlib.crc32(np.ascontiguousarray(self.events[::step]).data, total)
-        return total if self.labels is None else zlib.crc32(np.ascontiguousarray(self.labels).data, total)
+        labels = None if self.labels is None else self.labels[:: step if self.nbytes > _LARGE else 1]
+        return total if labels is None else zlib.crc32(np.ascontiguousarray(labels).data, total)
 
     def to_model(self, events: Shaped[AnyArray, "*B"]) -> Float[AnyArray, "*B"]:
         """Map stored values to float32 model space; takes NumPy and (inside jit) JAX arrays of any shape."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int, Int32, UInt8
 
 from geonoise_jax.data import images
 from geonoise_jax.data.decoding import for_each
@@ -123,7 +123,7 @@ class Folder:
 
         def fill(task: tuple[Image, int, int, int]) -> None:
             image, at, first, last = task
-            rows = images.fitted(images.read(image.path, self.shape[-1]), self._height_width, self.fit)[first:last]
+            rows = self.decoded(image)[first:last]
             if rows.shape != (last - first, *self.shape):
                 raise images.UnreadableImageError("changed while it was read")
             events[at : at + len(rows)] = rows
@@ -131,6 +131,21 @@ class Folder:
 
         for_each("read", list(self._tasks(parts)), fill, lambda task: self._name(task[0].path), self._title)
         return events, labels if self.classes else None
+
+    def decoded(self, image: Image) -> UInt8[np.ndarray, "n H W C"]:
+        """Return all items of a file.
+
+        Raises:
+          UnreadableImageError: it cannot be read.
+        """
+        return images.fitted(images.read(image.path, self.shape[-1]), self._height_width, self.fit)
+
+    def reader(self, spec: str, parts: Sequence[Part]) -> FolderRows:
+        """Return what reads single items of some parts, see `own.Source`."""
+        del spec
+        self._warn_of_small()
+        tasks = [(image, first, last) for image, _, first, last in self._tasks(parts)]
+        return FolderRows(self, tasks)
 
     def _tasks(self, parts: Sequence[Part]) -> Iterable[tuple[Image, int, int, int]]:
         """Yield (image, place of its first item, the items of it that are wanted: first, last)."""
@@ -193,6 +208,49 @@ class Folder:
 
     def _name(self, path: Path) -> str:
         return repr(str(path.relative_to(self._root)))
+
+
+class FolderRows:
+    """The items of some files, one after the other; see `rows.Reader`. Of tiles, a whole image is read for each."""
+
+    def __init__(self, folder: Folder, tasks: Sequence[tuple[Image, int, int]]) -> None:
+        """Number the items.
+
+        Args:
+          folder: the folder.
+          tasks: images with the items of each that are wanted: first, last.
+        """
+        nums = [last - first for _, first, last in tasks]
+        self._folder, self._tasks, self._starts = folder, tasks, np.cumsum([0, *nums])
+        self.num, self.shape, self.dtype = int(self._starts[-1]), folder.shape, folder.dtype
+        self.labelled = bool(folder.classes)
+        labels = np.repeat(np.asarray([image.label for image, *_ in tasks], np.int32), nums)
+        self.labels = labels if self.labelled else None
+        images.mute()
+
+    def read(self, index: Int[np.ndarray, "n"]) -> tuple[UInt8[np.ndarray, "n H W C"], None]:
+        """Decode the images of some items.
+
+        Raises:
+          ValueError: one cannot be read, or has changed.
+        """
+        out = np.empty((len(index), *self.shape), np.uint8)
+        tasks = self._task(index)
+        for task in np.unique(tasks).tolist():
+            image, first, last = self._tasks[task]
+            places = np.flatnonzero(tasks == task)
+            rows = self._folder.decoded(image)[first:last]
+            if len(rows) != last - first:
+                raise images.UnreadableImageError("changed while it was read")
+            out[places] = rows[index[places] - self._starts[task]]
+        return out, None
+
+    def where(self, row: int) -> str:
+        """Return the file."""
+        return str(self._tasks[int(self._task(np.asarray([row]))[0])][0].path)
+
+    def _task(self, index: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        return np.searchsorted(self._starts, index, side="right") - 1
 
 
 def _height_width(size: int | Sequence[int]) -> tuple[int, int]:

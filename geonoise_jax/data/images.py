@@ -120,6 +120,11 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def mute() -> None:
+    """Mute the same warnings from now on, where threads read images as they are needed."""
+    warnings.filterwarnings("ignore", module="PIL")
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image file; whatever goes wrong with it, here and while it is used, is one kind of error."""

@@ -122,7 +122,7 @@ def assemble(
     Raises:
       ValueError: see `from_numpy`.
     """
-    if labels is not None and (labels == NO_CLASS).all():
+    if isinstance(labels, np.ndarray) and (labels == NO_CLASS).all():
         labels = None
     center, scale = ranges.scaling(name, events.dtype, value_range)
     arrays = Arrays(
@@ -137,6 +137,8 @@ def assemble(
     )
     if not len(value_range) and arrays.is_image:
         ranges.check_filled(arrays)
+    elif arrays.is_streamed:
+        _ = arrays.value_range  # a look at some items, before a long run begins
     return arrays
 
 

@@ -1,8 +1,9 @@
-"""Read a data set into memory: one of TFDS, or the user's own files."""
+"""Open a data set, one of TFDS or the user's own files: in memory, or read as needed where it does not fit."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +13,18 @@ import numpy as np
 from jaxtyping import Int32, Shaped
 
 from geonoise_jax.data import in_memory, memory, own, ranges, splits
+from geonoise_jax.data.array_records import ArrayRecords
 from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.data.pipeline import PLACEMENTS, resolved
 from geonoise_jax.data.prepare import FORMAT, OWN, prepare, unprepared
+from geonoise_jax.data.rows import CHUNK, NoReaderError, Reader, Streamed, columns
 from geonoise_jax.errors import UserError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
+_LOG = logging.getLogger(__name__)
 _EVENT_KEYS = ("image", "point")
-_CHUNK = 1024
 
 
 def load_arrays(
@@ -30,8 +34,10 @@ def load_arrays(
     data_dir: str | Path | None = None,
     builder_kwargs: Mapping[str, Any] | None = None,
     value_range: Sequence[float] = (),
+    placement: str = "auto",
+    sharing: int = 1,
 ) -> Arrays:
-    """Read one split of a data set into memory, preparing its files first if need be.
+    """Open one split of a data set, preparing its files first if need be.
 
     Args:
       name: `digits`, `circles`, or a TFDS data set with features `image` (uint8, one shape) and perhaps `label`; or
@@ -41,6 +47,9 @@ def load_arrays(
       builder_kwargs: see `prepare`; for own files the fields of `Folder`, `Npy` or `Npz`.
       value_range: the stored values that become -1 and 1 in model space. () means 0 and 255 (16 for `digits`) for
         uint8; floats are then left as they are, and images must be in [-1, 1].
+      placement: one of `pipeline.PLACEMENTS`: with `stream` items are read when they are asked for, with `auto` if they
+        do not fit into the memory that a process may take, and otherwise all of them now.
+      sharing: number of processes on this machine that open it, which share the memory.
 
     Returns:
       The items in the order of the files (the same on every machine), in their stored dtype, with their scaling.
@@ -50,13 +59,16 @@ def load_arrays(
         features, more data than memory, or images whose values do not fill the range that they are taken to have (the
         message gives the range found).
     """
+    if placement not in PLACEMENTS:
+        raise UserError(f"data.placement = {placement!r}: must be one of {', '.join(PLACEMENTS)}")
     source = _open(name, data_dir, builder_kwargs)
     parts = splits.resolve(name, split, source.sizes)
-    num, shape, dtype = sum(stop - start for _, start, stop in parts), source.shape, source.dtype
-    ranges.scaling(name, dtype, value_range)  # refuses before anything is read
-    what = f"{num} items of shape {list(shape)}, {dtype}"
-    memory.require(num * math.prod(shape) * dtype.itemsize, what, "read a part, such as data.split = 'train[:10%]'")
-    events, labels = source.read(split, parts)
+    scale = ranges.scaling(name, source.dtype, value_range)  # refuses before anything is read
+    reader = _reader(source, split, parts, placement, sharing)
+    if reader is None:
+        events, labels = source.read(split, parts)
+    else:
+        events, labels = columns(Streamed(reader, f"{name}/{split}", *scale, source.classes))
     return in_memory.assemble(
         events,
         labels,
@@ -66,6 +78,30 @@ def load_arrays(
         name=name,
         split=split,
     )
+
+
+def _reader(
+    source: own.Source, split: str, parts: Sequence[splits.Part], placement: str, sharing: int
+) -> Reader | None:
+    """Return what reads single items of a source that is not to be held in memory, or None for one that is."""
+    num, shape, dtype = sum(stop - start for _, start, stop in parts), source.shape, source.dtype
+    nbytes, share = num * math.prod(shape) * dtype.itemsize, memory.share(sharing)
+    what = f"{num} items of shape {list(shape)}, {dtype}"
+    way_out = "read a part, such as data.split = 'train[:10%]', or let data.placement be stream"
+    if resolved(placement, nbytes, share=share) == "stream":
+        try:
+            reader = source.reader(split, parts)
+        except NoReaderError as error:
+            if placement == "stream":
+                raise
+            way_out = f"read a part, such as data.split = 'train[:10%]'; {error}"
+        else:
+            if placement == "auto":
+                held = f"of which this process may hold {memory.in_words(share or 0)}"
+                _LOG.info("%s: %s, %s: read from their files as they are needed", what, memory.in_words(nbytes), held)
+            return reader
+    memory.require(nbytes, what, way_out)
+    return None
 
 
 def scaling(
@@ -136,16 +172,21 @@ class _Prepared:
         self, spec: str, parts: Sequence[splits.Part]
     ) -> tuple[Shaped[np.ndarray, "N *event"], Int32[np.ndarray, "N"] | None]:
         """Read by chunks, so that only the arrays grow with the data set."""
-        del parts
-        source, key = self._source(spec), self._key
-        events = np.empty((len(source), *self.shape), self.dtype)
-        labels = np.empty(len(source), np.int32) if self.classes else None
-        for start in range(0, len(source), _CHUNK):
-            items = source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
-            events[start : start + len(items)] = [item[key] for item in items]
-            if labels is not None:
-                labels[start : start + len(items)] = [item["label"] for item in items]
+        records = self.reader(spec, parts)
+        events = np.empty((records.num, *self.shape), self.dtype)
+        labels = np.empty(records.num, np.int32) if self.classes else None
+        for start in range(0, records.num, CHUNK):
+            rows = slice(start, min(start + CHUNK, records.num))
+            events[rows], some = records.read(np.arange(rows.start, rows.stop))
+            if labels is not None and some is not None:
+                labels[rows] = some
         return events, labels
+
+    def reader(self, spec: str, parts: Sequence[splits.Part]) -> ArrayRecords:
+        """Return what reads single items, from the record files themselves."""
+        del parts
+        files = self.builder.info.splits[spec].file_instructions
+        return ArrayRecords(self._source(spec), files, self._key, self.shape, self.dtype, labelled=bool(self.classes))
 
     @property
     def _key(self) -> str:

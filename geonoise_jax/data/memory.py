@@ -45,6 +45,19 @@ def available() -> int | None:
     return min(known) if known else None
 
 
+def share(sharing: int = 1) -> int | None:
+    """Return the bytes that a process may hold of a data set, or None where the available memory is not known.
+
+    Half of what is available, divided among the processes that hold one on this machine: the other half is for the
+    programs, what they read ahead and, on CPUs, the copy on the device.
+
+    Args:
+        sharing: number of these processes.
+    """
+    free = available()
+    return None if free is None else free // (2 * sharing)
+
+
 def device_copies() -> int:
     """Return how often an array that jax uses is in the host's memory: as made, and on a CPU device."""
     return 2 if jax.default_backend() == "cpu" else 1
@@ -68,6 +81,11 @@ def _of_group(limit: str, used: str, stat: str) -> int | None:
         (int(line.split()[1]) for line in lines if line.startswith(("inactive_file ", "total_inactive_file "))), 0
     )
     return max(bounds[0] - bounds[1] + cached, 0)
+
+
+def in_words(nbytes: int) -> str:
+    """Return a size in GiB, or in MiB if it is small."""
+    return f"{nbytes / 2**30:.3g} GiB" if nbytes >= 2**27 else f"{nbytes / 2**20:.3g} MiB"
 
 
 def _gib(nbytes: int) -> str:

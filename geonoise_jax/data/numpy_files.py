@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,9 @@ import numpy as np
 from jaxtyping import Int32, Shaped
 
 from geonoise_jax.data import in_memory
+from geonoise_jax.data.npy_rows import Block, NpyRows
 from geonoise_jax.data.paths import found
+from geonoise_jax.data.rows import NoReaderError
 from geonoise_jax.data.splits import Part
 from geonoise_jax.errors import UserError
 
@@ -145,15 +148,21 @@ class _Arrays:
     ) -> tuple[Shaped[np.ndarray, "N *event"], Int32[np.ndarray, "N"] | None]:
         """Read the items of some parts, see `own.Source`."""
         del spec
+        self._check_alike(parts)
         arrays = [read_rows(self._splits[split][0], start, stop) for split, start, stop in parts]
-        for array, (split, *_) in zip(arrays, parts, strict=True):
-            if array.shape[1:] != arrays[0].shape[1:]:
-                title = self._splits[split][0].title
-                raise UserError(f"{title}: has items {list(array.shape[1:])}, others {list(arrays[0].shape[1:])}")
-        labels = [None if (rows := self._labels[split]) is None else rows[start:stop] for split, start, stop in parts]
         events = in_memory.channels_last(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), self.channels_first)
+        return events, self._labels_of_parts(parts)
+
+    def _check_alike(self, parts: Sequence[Part]) -> None:
+        first, *others = (self._splits[split][0] for split, *_ in parts)
+        for array in others:
+            if array.shape[1:] != first.shape[1:]:
+                raise UserError(f"{array.title}: has items {list(array.shape[1:])}, others {list(first.shape[1:])}")
+
+    def _labels_of_parts(self, parts: Sequence[Part]) -> Int32[np.ndarray, "N"] | None:
+        labels = [None if (rows := self._labels[split]) is None else rows[start:stop] for split, start, stop in parts]
         known = [rows for rows in labels if rows is not None]
-        return events, np.concatenate(known) if len(known) == len(labels) else None
+        return np.concatenate(known) if len(known) == len(labels) else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,6 +194,34 @@ class Npy(_Arrays):
                 f"data.kwargs.labels = {str(self.labels)!r}: must have {SPLIT} in its name if data.kwargs.path does"
             )
         return self._stored("labels", str(self.labels).replace(SPLIT, split))
+
+    def reader(self, spec: str, parts: Sequence[Part]) -> NpyRows:
+        """Return what reads single items of some parts, see `own.Source`."""
+        del spec
+        self._check_alike(parts)
+        first, _ = self._splits[parts[0][0]]
+        blocks = [self._block(self._splits[split][0], start, stop) for split, start, stop in parts]
+        arrange = functools.partial(in_memory.channels_last, channels_first=self.channels_first)
+        return NpyRows(blocks, first.shape[1:], first.dtype, self._labels_of_parts(parts), arrange)
+
+    @staticmethod
+    def _block(array: Stored, start: int, stop: int) -> Block:
+        with _reading(array.title), array.open() as file:
+            shape, fortran, dtype = _head(file)
+            width, head = math.prod(shape[1:]) * dtype.itemsize, file.tell()
+            if os.fstat(file.fileno()).st_size < head + shape[0] * width:
+                raise ValueError("it ends before the last number")
+        if fortran:
+            raise NoReaderError(
+                f"{array.title}: is in Fortran order, whose items cannot be read one by one; save np.ascontiguousarray "
+                "of it"
+            )
+
+        def opened() -> int:
+            with array.open() as file:
+                return os.dup(file.fileno())
+
+        return Block(opened, head + start * width, stop - start, array.title, start)
 
     @staticmethod
     def _stored(key: str, value: str | Path) -> Stored:
@@ -220,6 +257,18 @@ class Npz(_Arrays):
             raise UserError(f"data.kwargs.x = {x!r}: no such array in {str(self.path)!r}, which has {_listed(names)}")
         member = functools.partial(npz_member, path, title)
         return {split: (member(name), self._labels_of(labels, split, names, member)) for split, name in items.items()}
+
+    def reader(self, spec: str, parts: Sequence[Part]) -> NpyRows:
+        """Refuse to read single items, see `own.Source`: they may be compressed together.
+
+        Raises:
+          NoReaderError: always.
+        """
+        del spec, parts
+        raise NoReaderError(
+            f"data.kwargs.path = {str(self.path)!r}: items of .npz files cannot be read one by one; save the arrays as "
+            ".npy files (data.name = npy)"
+        )
 
     def _labels_of(
         self, pattern: str | None, split: str, names: Sequence[str], member: Callable[[str], Stored]

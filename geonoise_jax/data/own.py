@@ -13,6 +13,7 @@ from jaxtyping import Int32, Shaped
 
 from geonoise_jax.data.folders import Folder
 from geonoise_jax.data.numpy_files import Npy, Npz
+from geonoise_jax.data.rows import Reader
 from geonoise_jax.data.splits import Part
 from geonoise_jax.errors import UserError
 
@@ -46,6 +47,13 @@ class Source(Protocol):
         self, spec: str, parts: Sequence[Part]
     ) -> tuple[Shaped[np.ndarray, "N *event"], Int32[np.ndarray, "N"] | None]:
         """Read items and labels of the parts that a spec names; there is memory for them."""
+
+    def reader(self, spec: str, parts: Sequence[Part]) -> Reader:
+        """Return what reads single items of the parts that a spec names, in the order of `read`.
+
+        Raises:
+          NoReaderError: items cannot be read one by one.
+        """
 
 
 def open_own(name: str, kwargs: Mapping[str, Any], data_dir: str | Path | None) -> Source:

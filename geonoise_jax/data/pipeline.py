@@ -14,26 +14,38 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Float, Int, Int32, Key
 
 from geonoise_jax import checks
 from geonoise_jax.data.arrays import NO_CLASS, AnyArray, Arrays
+from geonoise_jax.data.augmentation import Augmentation
 from geonoise_jax.data.streams import stream
 from geonoise_jax.errors import UserError
 
 # What `decode` takes: arrays by name, on the host or on the devices.
 Batch = Mapping[str, np.ndarray | Array]
 
-PLACEMENTS = ("auto", "host", "device")
+PLACEMENTS = ("auto", "host", "device", "stream")
 # Small beside the memory of any accelerator, and enough for CIFAR-10 six times over.
 DEVICE_BUDGET_BYTES = 1 << 30
 _CACHED_EPOCHS = 4
+# Of the key of a step, which mirrors images as it is.
+_AUGMENT_STREAM = 1
 
 
-def resolved(placement: str, nbytes: int, budget: int = DEVICE_BUDGET_BYTES) -> str:
-    """Return where data of this size go: as the placement says, and with ``auto`` to the device if they fit."""
+def resolved(placement: str, nbytes: int, budget: int = DEVICE_BUDGET_BYTES, share: int | None = None) -> str:
+    """Return where data go: as the placement says, and with ``auto`` to the fastest place in which they fit.
+
+    Args:
+      placement: one of `PLACEMENTS`.
+      nbytes: their size.
+      budget: bytes that are put on devices.
+      share: bytes that this process may hold; None for any number.
+    """
     if placement != "auto":
         return placement
+    if share is not None and nbytes > share:
+        return "stream"
     return "device" if nbytes <= budget else "host"
 
 
@@ -42,14 +54,14 @@ class Pipeline:
 
     A trainer puts `resident` on its devices once (replicated), and then for each step makes `batch(step)` on the host,
     sends it, and calls `decode(batch, resident)` inside the jitted step. With placement `device` the data set itself is
-    resident and a batch is only the numbers of its items; with `host` a batch holds the stored items. Both decode to
-    the same bits.
+    resident and a batch is only the numbers of its items; with `host` a batch holds the stored items, and with `stream`
+    too, read from their files. All decode to the same bits.
 
     Attributes:
       arrays: the data set.
       batch_size: global batch size B.
       local_batch_size: size b = B / process_count of this process's slice.
-      placement: "host" or "device", after `auto` is resolved.
+      placement: "host", "device" or "stream", after `auto` is resolved.
     """
 
     def __init__(
@@ -63,6 +75,7 @@ class Pipeline:
         process_count: int | None = None,
         device_budget_bytes: int = DEVICE_BUDGET_BYTES,
         flip: bool = False,
+        augment: Augmentation | None = None,
     ) -> None:
         """Set up the stream; costs nothing.
 
@@ -70,19 +83,22 @@ class Pipeline:
           arrays: the data set, N items. B may exceed N.
           batch_size: global batch size B, divisible by the number of processes.
           seed: seed of the order, at least 0.
-          placement: "host", "device", or "auto": device if the data set fits the budget.
+          placement: "host", "device", or "auto": device if the data set fits the budget. A set that is read as needed
+            is "stream" with "auto", and one in memory "host" with "stream".
           process_index: rank of this process; `jax.process_index()` when None.
           process_count: number of processes; `jax.process_count()` when None.
           device_budget_bytes: largest data set that `auto` puts on the devices.
           flip: mirror each image left-right with probability 1/2 in `decode`.
+          augment: what `decode` does to images, and tells the network of; None for nothing.
 
         Raises:
           ValueError: an argument is out of its range (the message names it).
         """
         if placement not in PLACEMENTS:
             raise UserError(f"placement must be one of {PLACEMENTS}, got {placement!r}")
-        if flip and not arrays.is_image:
-            raise UserError(f"flip needs images [H, W, C], got events of shape {arrays.event_shape}")
+        for name, given in (("flip", flip), ("augment", augment is not None)):
+            if given and not arrays.is_image:
+                raise UserError(f"{name} needs images [H, W, C], got events of shape {arrays.event_shape}")
         count = jax.process_count() if process_count is None else checks.integer("process_count", process_count, low=1)
         rank = jax.process_index() if process_index is None else checks.integer("process_index", process_index, low=0)
         if rank >= count:
@@ -92,8 +108,8 @@ class Pipeline:
         if self.batch_size % count:
             raise UserError(f"batch_size must be divisible by process_count={count}, got {batch_size}")
         self.local_batch_size = self.batch_size // count
-        self.placement = resolved(placement, arrays.nbytes, device_budget_bytes)
-        self._flip = flip
+        self.placement = _placement(placement, arrays, device_budget_bytes)
+        self._flip, self._augment = flip, augment
         self._first = rank * self.local_batch_size
         self._order = functools.lru_cache(_CACHED_EPOCHS)(
             functools.partial(epoch_order, checks.integer("seed", seed, low=0), size=len(arrays))
@@ -102,7 +118,10 @@ class Pipeline:
     @property
     def resident(self) -> dict[str, np.ndarray]:
         """What `decode` needs on the devices, to be put there once: the data set, or nothing with placement `host`."""
-        return self._stored() if self.placement == "device" else {}
+        if self.placement != "device":
+            return {}
+        stored: dict[str, Any] = {"events": self.arrays.events, "labels": self.arrays.labels}
+        return {name: values for name, values in stored.items() if values is not None}
 
     def index(self, step: int) -> Int32[np.ndarray, "b"]:
         """Return which items this process's slice of the batch of `step` shows.
@@ -123,16 +142,17 @@ class Pipeline:
           (without labels if the data set has none).
 
         Raises:
-          ValueError: `step` is not an integer or is negative.
+          ValueError: `step` is not an integer or is negative, or an item cannot be read.
         """
         return self.rows(step, slice(None))
 
-    def rows(self, step: int, rows: slice) -> dict[str, np.ndarray]:
-        """Make some rows of this process's slice of the batch of `step`, which are all that is copied; see `batch`."""
-        index = self.index(step)[rows]
-        if self.placement == "device":
-            return {"index": index}
-        return {name: values[index] for name, values in self._stored().items()}
+    def rows(self, step: int, rows: slice | Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
+        """Make some rows of this process's slice of the batch of `step`, all that is copied or read; see `batch`."""
+        return self.take(self.index(step)[rows])
+
+    def take(self, index: Int32[np.ndarray, "n"]) -> dict[str, np.ndarray]:
+        """Make the rows of a batch that show these items."""
+        return {"index": index} if self.placement == "device" else self.arrays.take(index)
 
     def decode(self, batch: Batch, resident: Batch, key: Key[Array, ""] | None = None) -> dict[str, Array]:
         """Turn a batch into what a loss takes; pure JAX, to be called inside jit on the global batch.
@@ -140,29 +160,42 @@ class Pipeline:
         Args:
           batch: the result of `batch`, on the devices.
           resident: the result of `resident`, on the devices.
-          key: random key of the step, needed with `flip`.
+          key: random key of the step, needed with `flip` and `augment`: what is done to row i is a function of this
+            key and i alone.
 
         Returns:
-          `{"x": float32 [B, *event] in model space, "labels": int32 [B]}` (without labels if the data set has none).
-          An item without a class has the label `num_classes`, which networks know as none.
+          `{"x": float32 [B, *event] in model space, "labels": int32 [B]}` (without labels if the data set has none),
+          with `augment` also `"augment"`, [B, augment.labels]. An item without a class has the label `num_classes`,
+          which networks know as none.
 
         Raises:
-          ValueError: `flip` is on and there is no key.
+          ValueError: `flip` or `augment` is on and there is no key.
         """
-        if self._flip and key is None:
-            raise UserError("key must be given to decode when flip=True")
+        if key is None and (self._flip or self._augment is not None):
+            raise UserError("key must be given to decode when flip=True or with augment")
         if self.placement == "device":
             batch = {name: jnp.take(values, batch["index"], axis=0, mode="clip") for name, values in resident.items()}
         x = self.arrays.to_model(jnp.asarray(batch["events"]))
         classes = {"labels": self._classes(jnp.asarray(batch["labels"]))} if "labels" in batch else {}
-        return {"x": x if key is None or not self._flip else _mirrored(x, key), **classes}
+        if key is not None and self._flip:
+            x = _mirrored(x, key)
+        if key is None or self._augment is None:
+            return {"x": x, **classes}
+        x, told = self._augment(x, jax.random.fold_in(key, _AUGMENT_STREAM))
+        return {"x": x, "augment": told, **classes}
 
     def _classes(self, labels: Int32[Array, "B"]) -> Int32[Array, "B"]:
         return jnp.where(labels == NO_CLASS, jnp.int32(self.arrays.num_classes or 0), labels)
 
-    def _stored(self) -> dict[str, Any]:
-        stored = {"events": self.arrays.events, "labels": self.arrays.labels}
-        return {name: values for name, values in stored.items() if values is not None}
+
+def _placement(asked: str, arrays: Arrays, budget: int) -> str:
+    if not arrays.is_streamed:
+        return "host" if asked == "stream" else resolved(asked, arrays.nbytes, budget)
+    if asked not in ("auto", "stream"):
+        raise UserError(
+            f"placement must be auto or stream for {arrays.name}/{arrays.split}, read as needed, got {asked!r}"
+        )
+    return "stream"
 
 
 def epoch_order(seed: int, epoch: int, *, size: int) -> Int32[np.ndarray, "N"]:

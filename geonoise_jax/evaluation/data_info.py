@@ -9,8 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from geonoise_jax import build
+from geonoise_jax.data import memory
 from geonoise_jax.data.arrays import Arrays
 from geonoise_jax.data.pipeline import resolved
+from geonoise_jax.data.prefetch import depth
 from geonoise_jax.drawing import pictures
 from geonoise_jax.drawing.data_grid import captioned_grid
 from geonoise_jax.errors import UserError
@@ -18,6 +20,8 @@ from geonoise_jax.errors import UserError
 _CHUNK = 1024
 # Items of the picture.
 _IMAGES, _POINTS = 64, 2000
+# Items of a set that is read as needed which stand for all.
+_LOOKED_AT = 4096
 # Classes that are listed.
 _LISTED = 20
 # A standard deviation that differs by more from data.sigma_data is worth a word.
@@ -65,33 +69,54 @@ def describe(config: ConfigDict, *, split: str | None = None, out: Path | None =
 
 
 def statistics(data: Arrays) -> Statistics:
-    """Return range, mean and standard deviation of the entries in model space, without a copy of the data."""
-    total = square = 0.0
+    """Return range, mean and standard deviation of the entries in model space, without a copy of the data.
+
+    Of a set that is read as needed those of at most 4096 items, evenly spread.
+    """
+    total = square = size = 0.0
     low, high = np.inf, -np.inf
-    for start in range(0, len(data), _CHUNK):
-        x = data.to_model(data.events[start : start + _CHUNK]).astype(np.float64)
-        total, square = total + float(x.sum()), square + float(np.square(x).sum())
+    step = _stride(data)
+    for start in range(0, len(data), _CHUNK * step):
+        x = data.to_model(data.events[start : start + _CHUNK * step : step]).astype(np.float64)
+        total, square, size = total + float(x.sum()), square + float(np.square(x).sum()), size + x.size
         low, high = min(low, float(x.min())), max(high, float(x.max()))
-    mean = total / data.events.size
-    return Statistics(low, high, mean, max(square / data.events.size - mean**2, 0.0) ** 0.5)
+    mean = total / size
+    return Statistics(low, high, mean, max(square / size - mean**2, 0.0) ** 0.5)
+
+
+def _stride(data: Arrays) -> int:
+    """Return from how many items one is looked at."""
+    return -(-len(data) // _LOOKED_AT) if data.is_streamed else 1
 
 
 def _rows(config: ConfigDict, data: Arrays) -> dict[str, str]:
     found, (low, high) = statistics(data), data.value_range
     shape = "x".join(map(str, data.event_shape))
     kind = " (height x width x channels)" if data.is_image else ""
-    place = resolved(config.data.placement, data.nbytes)
+    sampled = f", of {len(range(0, len(data), _stride(data)))} items" if data.is_streamed else ""
     return {
         "items": f"{len(data)}, of which a batch takes {config.training.batch_size}",
         "shape": f"{shape}{kind}",
         "classes": _classes(data),
         "stored": f"{data.events.dtype}, {low:g}..{high:g}",
-        "model space": f"{found.low:.4g}..{found.high:.4g}, mean {found.mean:.4g}, standard deviation {found.std:.4g}",
+        "model space": f"{found.low:.4g}..{found.high:.4g}, mean {found.mean:.4g}, standard deviation {found.std:.4g}"
+        + sampled,
         "sigma_data": _sigma(config.data.sigma_data, found.std),
         "mirrored": "left-right, at random" if config.data.flip else "no",
-        "memory": f"{data.nbytes / 2**20:.3g} MiB, on the {place}",
+        **({} if config.data.augment.name == "none" else {"augmented": config.data.augment.name}),
+        "memory": _memory(config, data),
         "checksum": str(data.checksum()),
     }
+
+
+def _memory(config: ConfigDict, data: Arrays) -> str:
+    """Say how large the data are and where they go, with what is held of them."""
+    size = f"{data.nbytes / 2**20:.3g} MiB"
+    if not data.is_streamed:
+        return f"{size}, on the {resolved(config.data.placement, data.nbytes)}"
+    share, batch = memory.share(), data.nbytes // len(data) * config.training.batch_size
+    held = "" if share is None else f" (a process may hold {memory.in_words(share)})"
+    return f"{size}, read from files as needed{held}; {memory.in_words(batch)} a batch, {depth(batch)} read ahead"
 
 
 def _path(config: ConfigDict) -> str:

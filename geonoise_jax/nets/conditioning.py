@@ -1,7 +1,9 @@
-"""What a network is told besides its input: the noise feature and the class label.
+"""What a network is told besides its input: the noise feature, the class label and how images were augmented.
 
-Both become vectors of one width that are added; every block projects the sum to its own scale and shift (FiLM,
-Perez et al. 2018). The whole branch is small and is evaluated in float32 (float64 under a float64 compute dtype).
+All become vectors of one width that are added; every block projects the sum to its own scale and shift (FiLM,
+Perez et al. 2018). Augmentation labels go through a linear map without offset (Karras et al. 2022): an image that was
+left as it is, and every sample, has zeros. The whole branch is small and is evaluated in float32 (float64 under a
+float64 compute dtype).
 
 Noise feature: `phi_i = INPUT_SCALE * t * MAX_PERIOD**(-i / (n - 1))`, features `[cos phi, sin phi]` (Vaswani et al.
 2017 with the constants of DDPM, Ho et al. 2020, whose integer step 0..999 is `1000 t` here). With t in [0, 1] the
@@ -85,17 +87,23 @@ class ClassEmbedding(nn.Module):
 class Conditioning(nn.Module):
     """The sum of the embeddings in use, after SiLU; None, with no parameters at all, when there are none.
 
-    Parameters: `time_embed` exists only if `conditional`, `class_embed` only if `num_classes > 0`.
+    Parameters: `time_embed` exists only if `conditional`, `class_embed` only if `num_classes > 0`, `augment_embed` only
+    if `augment_dim > 0`.
     """
 
     width: int
     conditional: bool
     num_classes: int
     dtype: np.dtype
+    augment_dim: int = 0
 
     @nn.compact
     def __call__(
-        self, batch: int, t: Float[Array, "b"] | None, labels: Int[Array, "b"] | None
+        self,
+        batch: int,
+        t: Float[Array, "b"] | None,
+        labels: Int[Array, "b"] | None,
+        augment: Float[Array, "b a"] | None = None,
     ) -> Float[Array, "b {self.width}"] | None:
         """Embed t and labels for a batch of the given size.
 
@@ -103,9 +111,11 @@ class Conditioning(nn.Module):
           batch: B, the number of samples.
           t: [B] noise features; ignored by a blind network.
           labels: [B] integers in 0..num_classes; None: the null class for all.
+          augment: [B, augment_dim] labels of augmentation; None: zeros, of images that are as they were.
 
         Raises:
-          ValueError: t is missing or misshapen; labels are misshapen, not integers, or given although num_classes is 0.
+          ValueError: t is missing or misshapen; labels are misshapen, not integers, or given although num_classes is 0;
+            augment is misshapen.
         """
         terms = []
         if self.conditional:
@@ -114,6 +124,9 @@ class Conditioning(nn.Module):
         checked = _checked_labels(labels, batch, self.num_classes)
         if checked is not None:
             terms.append(ClassEmbedding(self.num_classes, self.width, self.dtype, name="class_embed")(checked))
+        if self.augment_dim or augment is not None:
+            told = _checked_augment(augment, batch, self.augment_dim, self.dtype)
+            terms.append(nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="augment_embed")(told))
         return nn.silu(sum(terms[1:], start=terms[0])) if terms else None
 
 
@@ -123,6 +136,16 @@ def _checked_time(t: Float[Array, "b"] | None, batch: int) -> Float[Array, "b"]:
     if jnp.shape(t) != (batch,):
         raise UserError(f"t.shape = {list(jnp.shape(t))}: must be [{batch}], one noise feature per sample")
     return jnp.asarray(t)
+
+
+def _checked_augment(
+    augment: Float[Array, "b a"] | None, batch: int, dim: int, dtype: np.dtype
+) -> Float[Array, "b {dim}"]:
+    if augment is None:
+        return jnp.zeros((batch, dim), dtype)
+    if jnp.shape(augment) != (batch, dim):
+        raise UserError(f"augment.shape = {list(jnp.shape(augment))}: must be [{batch}, {dim}], or None for zeros")
+    return jnp.asarray(augment)
 
 
 def _checked_labels(labels: Int[Array, "b"] | None, batch: int, num_classes: int) -> Int[Array, "b"] | None:

@@ -41,6 +41,7 @@ class ResidualMLP(Network, kw_only=True):
         labels: Int[Array, "b"] | None = None,
         *,
         train: bool = False,
+        augment: Float[Array, "b a"] | None = None,
     ) -> Float[Array, "b *event"]:
         """Predict for a batch.
 
@@ -49,6 +50,7 @@ class ResidualMLP(Network, kw_only=True):
           t: [B] noise features of roughly unit range; ignored, and may be None, in a blind network.
           labels: [B] integers in 0..num_classes; None: no class.
           train: activate dropout, with the rng named 'dropout'.
+          augment: [B, augment_dim] labels of augmentation; None: zeros.
 
         Returns:
           [B, *event] in float32 (float64 if dtype is float64).
@@ -57,7 +59,7 @@ class ResidualMLP(Network, kw_only=True):
           ValueError: u, t or labels of a wrong shape or dtype, or t missing in a conditional network.
         """
         check_input(u, "[B, *event]")
-        condition = self.condition(u, t, labels, self.width)
+        condition = self.condition(u, t, labels, self.width, augment)
         flat = u.reshape(u.shape[0], -1).astype(self.dtype)
         hidden = nn.Dense(self.width, dtype=self.dtype, name="input")(flat)
         for i in range(self.depth):

@@ -50,7 +50,7 @@ def accumulation_dtype(dtype: str | np.dtype | type) -> np.dtype:
 
 
 class Network(nn.Module):
-    """Base of all networks: `net(u, t=None, labels=None, *, train=False)`, fields keyword-only.
+    """Base of all networks: `net(u, t=None, labels=None, *, train=False, augment=None)`, fields keyword-only.
 
     Attributes:
       conditional: True: t is used and required. False: blind.
@@ -58,6 +58,7 @@ class Network(nn.Module):
         classifier-free guidance, and for every sample when labels is None).
       dropout: rate in [0, 1), active only in calls with train=True, which then need an rng named 'dropout'.
       dtype: compute dtype, one of COMPUTE_DTYPES.
+      augment_dim: 0: no labels of augmentation. Otherwise their number; without them, as when sampling, they are zeros.
 
     Raises:
       ValueError: at construction, for a field outside these ranges.
@@ -67,21 +68,28 @@ class Network(nn.Module):
     num_classes: int = 0
     dropout: float = 0.0
     dtype: str | np.dtype | type = "float32"
+    augment_dim: int = 0
 
     def __post_init__(self) -> None:
         checks.truth("conditional", self.conditional)
         checks.integer("num_classes", self.num_classes, low=0)
+        checks.integer("augment_dim", self.augment_dim, low=0)
         checks.real("dropout", self.dropout, low=0.0, high=1.0, open_high=True)
         resolve_dtype(self.dtype)
         super().__post_init__()
 
     def condition(
-        self, u: Float[Array, "b *event"], t: Float[Array, "b"] | None, labels: Int[Array, "b"] | None, width: int
+        self,
+        u: Float[Array, "b *event"],
+        t: Float[Array, "b"] | None,
+        labels: Int[Array, "b"] | None,
+        width: int,
+        augment: Float[Array, "b a"] | None = None,
     ) -> Float[Array, "b {width}"] | None:
-        """The conditioning vector [B, width], or None for a blind network without classes (see `Conditioning`)."""
+        """The conditioning vector [B, width], or None for a blind network that is told nothing (see `Conditioning`)."""
         dtype = accumulation_dtype(self.dtype)
-        embed = Conditioning(width, self.conditional, self.num_classes, dtype, name="conditioning")
-        return embed(u.shape[0], t, labels)
+        embed = Conditioning(width, self.conditional, self.num_classes, dtype, self.augment_dim, name="conditioning")
+        return embed(u.shape[0], t, labels, augment)
 
 
 def check_input(u: Float[Array, "b *event"], layout: str, rank: int | None = None) -> None:

@@ -83,6 +83,7 @@ class UNet(Network, kw_only=True):
         labels: Int[Array, "b"] | None = None,
         *,
         train: bool = False,
+        augment: Float[Array, "b a"] | None = None,
     ) -> Images:
         """Predict for a batch of images.
 
@@ -91,6 +92,7 @@ class UNet(Network, kw_only=True):
           t: [B] noise features of roughly unit range; ignored, and may be None, in a blind network.
           labels: [B] integers in 0..num_classes; None: no class.
           train: activate dropout, with the rng named 'dropout'.
+          augment: [B, augment_dim] labels of augmentation; None: zeros.
 
         Returns:
           [B, H, W, C] in float32 (float64 if dtype is float64).
@@ -102,7 +104,7 @@ class UNet(Network, kw_only=True):
         check_input(u, "[B, H, W, C]", rank=4)
         padded, margins = self._pad(u)
         self._check_attention(padded)
-        condition = self.condition(u, t, labels, 4 * self.base_channels)
+        condition = self.condition(u, t, labels, 4 * self.base_channels, augment)
         hidden, stored = self._encode(padded.astype(self.dtype), condition, train)
         hidden = self._middle(hidden, condition, train)
         hidden = self._decode(hidden, stored, condition, train)

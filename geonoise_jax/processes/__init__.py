@@ -16,6 +16,7 @@ from geonoise_jax.processes.agreement import count as count
 from geonoise_jax.processes.agreement import gathered as gathered
 from geonoise_jax.processes.agreement import index as index
 from geonoise_jax.processes.agreement import is_lead as is_lead
+from geonoise_jax.processes.agreement import neighbours as neighbours
 from geonoise_jax.processes.agreement import require_same as require_same
 from geonoise_jax.processes.agreement import several as several
 from geonoise_jax.processes.arrays import placed as placed

@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import itertools
 import json
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -108,6 +109,12 @@ def gathered(value: Any) -> list[Any]:
     key = f"{_PREFIX}/{next(_numbers)}"
     put(f"{key}/{index()}", json.dumps(value))
     return [json.loads(wait(f"{key}/{number}")) for number in range(count())]
+
+
+def neighbours() -> int:
+    """Return how many of the processes are on this machine, this one included; all processes call it."""
+    host = platform.node()
+    return gathered(host).count(host)
 
 
 def barrier() -> None:

@@ -27,6 +27,7 @@ _COMPARED = (
     "batch_size",
     "seed",
     "flip",
+    "augment",
 )
 # Steps whose learning rates tell schedules apart.
 _STEPS = (0, 10, 100, 1000, 10_000, 100_000)
@@ -83,6 +84,7 @@ class Description:
             "batch_size": run.budget.batch_size,
             "seed": run.seed,
             "flip": run.flip,
+            "augment": None if run.augment is None else text(run.augment),
             "budget": dataclasses.asdict(run.budget),
             "sampling": {each.name: plain(getattr(run.sampling, each.name)) for each in dataclasses.fields(Sampling)},
         }

@@ -84,7 +84,7 @@ class DualScore(Objective):
         k = field.process.coeffs(draws.t)
         u = field.process.corrupt(draws.x, draws.eps, draws.t)
         labelled = dataclasses.replace(field, labels=draws.labels)
-        in_space, in_time = labelled.scores(u, draws.t, **call_options(key))
+        in_space, in_time = labelled.scores(u, draws.t, **call_options(key, draws))
         space = mean_square(expand(k.b, u) * in_space - draws.eps)
         dim = draws.x[0].size
         scale = 2.0 * (k.db / k.b) ** 2 + (k.da * self.sigma_data / k.b) ** 2

@@ -22,6 +22,7 @@ class Draws(NamedTuple):
     eps: Float[Array, "n *event"]
     t: Float[Array, "n"]
     labels: Int[Array, "n"] | None
+    augment: Float[Array, "n a"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +78,14 @@ class Objective:
         process = field.process
         u = process.corrupt(draws.x, draws.eps, draws.t)
         wanted = process.target(draws.x, draws.eps, draws.t)
-        error = field.with_labels(draws.labels).apply(u, draws.t, **call_options(key)) - wanted
+        error = field.with_labels(draws.labels).apply(u, draws.t, **call_options(key, draws)) - wanted
         return self.loss_weight(draws.t) * mean_square(error)
 
 
-def call_options(key: Key[Array, ""] | None) -> dict[str, Any]:
-    """Return the options of a network's call in training, with dropout from a key; none without a key."""
-    return {} if key is None else {"train": True, "rngs": {"dropout": key}}
+def call_options(key: Key[Array, ""] | None, draws: Draws) -> dict[str, Any]:
+    """Return the options of a network's call: in training, with dropout from a key; and how images were augmented."""
+    told = {} if draws.augment is None else {"augment": draws.augment}
+    return told if key is None else {"train": True, "rngs": {"dropout": key}, **told}
 
 
 def mean_square(error: Float[Array, "n *event"]) -> Float[Array, "n"]:

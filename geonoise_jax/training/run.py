@@ -19,6 +19,7 @@ from jaxtyping import Array, PyTree
 
 from geonoise_jax.checks import integer
 from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.data.augmentation import Augmentation
 from geonoise_jax.data.pipeline import Pipeline
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields import Field, GuidedField, NetworkField
@@ -175,6 +176,7 @@ class Run:
         init_from: the run whose parameters it starts from; None to start from fresh ones.
         seed: seed of everything random.
         flip: mirror each image left-right with probability 1/2.
+        augment: what else is done to images and told to the network, which then has as many ``augment_dim``.
         placement: see ``data.Pipeline``.
         record: what the workdir knows the run by if not by these objects; ``dataclasses.replace`` drops it.
 
@@ -199,6 +201,7 @@ class Run:
     init_from: InitFrom | None = None
     seed: int = 0
     flip: bool = False
+    augment: Augmentation | None = None
     placement: str = "auto"
     record: Record | None = dataclasses.field(default=None, init=False)
 
@@ -211,6 +214,9 @@ class Run:
             sampling.guidance, sampling.interval, classes=bool(self.num_classes), label_dropout=goal.label_dropout
         )
         self._check_classes(goal)
+        told, wanted = getattr(self.network, "augment_dim", 0), self.augment.labels if self.augment else 0
+        if told != wanted:
+            raise UserError(f"network.augment_dim = {told}: must be {wanted}, the labels of augmentation")
         if self.objective is not None:
             times.check_within(self.objective.time_law, self.process.schedule)
 
@@ -276,7 +282,8 @@ class Run:
             raise UserError(f"training.batch_size = {size}: must be at most {len(data)}, the number of items of {of}")
         # Which rows of a batch a process makes is said by the devices that they are for.
         whole = {"process_index": 0, "process_count": 1}
-        return Pipeline(self.data, self.budget.batch_size, self.seed, placement=self.placement, flip=self.flip, **whole)
+        options = {"placement": self.placement, "flip": self.flip, "augment": self.augment, **whole}
+        return Pipeline(data, size, self.seed, **options)  # type: ignore[arg-type]
 
 
 def recorded(run: Run, record: Record) -> Run:
@@ -299,7 +306,8 @@ def check_network(run: Run) -> None:
         labels = jnp.zeros(2, jnp.int32) if run.num_classes else None
         key = root_key(0)
         u, t = jnp.zeros(shape), jnp.full(2, run.process.schedule.t_max)
-        return field.with_labels(labels).apply(u, t, train=True, rngs={"dropout": key})
+        told = {"augment": jnp.zeros((2, run.augment.labels))} if run.augment else {}
+        return field.with_labels(labels).apply(u, t, train=True, rngs={"dropout": key}, **told)
 
     if isinstance(run.network, type) or not (hasattr(run.network, "init") and hasattr(run.network, "apply")):
         raise UserError(f"network = {name}: must be a Flax Linen module instance, which has init and apply")

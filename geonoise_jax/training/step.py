@@ -66,7 +66,7 @@ def make_step(
     ) -> tuple[TrainState, StepReport]:
         key_data, key_draw, key_dropout = jax.random.split(jax.random.fold_in(root, state.step), 3)
         data = decode(batch, resident, key_data)
-        draws = objective.draw(key_draw, data["x"], data.get("labels"))
+        draws = objective.draw(key_draw, data["x"], data.get("labels"))._replace(augment=data.get("augment"))
 
         def loss(params: PyTree[Array], part: Draws, key: Key[Array, ""]) -> Float[Array, ""]:
             return objective.loss(dataclasses.replace(field, params=params), part, key)

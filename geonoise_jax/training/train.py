@@ -13,11 +13,11 @@ from typing import Any
 
 import jax
 from clu import parameter_overview
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from geonoise_jax import files, processes
-from geonoise_jax.data.pipeline import Pipeline
+from geonoise_jax.data.rows import UnreadableItemError
 from geonoise_jax.drawing import pictures
 from geonoise_jax.errors import UserError
 from geonoise_jax.process.keys import root_key
@@ -27,6 +27,7 @@ from geonoise_jax.signals import StopRequest
 from geonoise_jax.training import metrics, sharding, utilization, watched, workdir
 from geonoise_jax.training.checkpoint import Checkpoints
 from geonoise_jax.training.description import Description
+from geonoise_jax.training.feeding import Feed
 from geonoise_jax.training.initial import log_started, started_from
 from geonoise_jax.training.metrics import MetricsLog
 from geonoise_jax.training.posthoc_ema import Snapshots
@@ -71,7 +72,7 @@ class Setup:
     init: Callable[[], TrainState]
     abstract: TrainState
     resident: dict[str, Array]
-    batch: Callable[[int], dict[str, Array]]
+    batch: Feed
 
 
 def train(run: Run, folder: str | PurePath, *, devices: list[jax.Device] | None = None) -> Result:
@@ -113,6 +114,7 @@ def carry_on(run: Run, folder: PurePath, *, devices: list[jax.Device] | None = N
     workdir.check_data(folder, facts)
     with workdir.held(folder), contextlib.ExitStack() as stack:
         workdir.claim(folder, record_of(run), facts)
+        stack.enter_context(contextlib.closing(setup.batch))
         best = watched.best_of(run.watch, folder)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, keep=run.budget.keep, best=best)))
         log = stack.enter_context(contextlib.closing(MetricsLog(folder)))
@@ -207,7 +209,7 @@ def prepare(
         init=jax.jit(init, out_shardings=shardings),
         abstract=abstract,
         resident=put(stream.resident, whole),
-        batch=lambda number: _batch(stream, number, rows, put),
+        batch=Feed(stream, rows, put),
     )
 
 
@@ -253,6 +255,7 @@ class _Loop:
     def run(self, state: TrainState) -> Result:
         first, last = int(state.step), self._budget.num_steps
         if first < last:
+            _LOG.info("%s", self._setup.batch)
             _LOG.info("matmul_precision of the network: %s", self._setup.run.field(None).matmul_precision)
         self._progress = Progress("train", last, "steps", start=first, also=(self._budget.batch_size, "images"))
         step, previous = first, None
@@ -262,7 +265,8 @@ class _Loop:
         with request, processes.SharedStop(request) as stop, contextlib.closing(self._progress):
             while step < last and not stop.reached(step):
                 step += 1
-                state, report = self._setup.step(state, self._setup.batch(step - 1), self._setup.resident)
+                batch = self._batch(step, state, previous)
+                state, report = self._setup.step(state, batch, self._setup.resident)
                 # The report of the step before is fetched while this one runs.
                 self._examine(previous)
                 previous = (step, report)
@@ -275,6 +279,18 @@ class _Loop:
             self._checkpoints.wait()
             received = stop.signal()
         return Result(step, received.name if received else None, time.perf_counter() - self._began, first)
+
+    def _batch(self, step: int, state: TrainState, report: tuple[int, StepReport] | None) -> dict[str, Array]:
+        """Return the batch of a step; where it cannot be read, keep what was learnt before."""
+        try:
+            return self._setup.batch(step - 1)
+        except UnreadableItemError as error:
+            self._examine(report)
+            if not processes.several():  # the others would have to take part
+                self._checkpoints.save(state)
+                self._checkpoints.wait()
+            saved = f"the checkpoints of steps {self._checkpoints.steps} are kept"
+            raise UserError(f"step {step}: {error}; {saved}: mend the data, and run the same command again") from error
 
     def _pauses(self, step: int) -> bool:
         further = self._setup.run.posthoc
@@ -347,10 +363,9 @@ def draw_samples(setup: Setup, step: int, params: PyTree[Array]) -> None:
     )
     if not processes.is_lead():
         return
-    reference = run.data.to_model(run.data.events[:_REFERENCE])
-    title = pictures.caption(
-        files.absolute(setup.folder).name, step, samples.sampler, samples.statistics.get("evaluations")
-    )
+    reference = None if run.data.is_image else run.data.to_model(run.data.events[:_REFERENCE])
+    name = files.absolute(setup.folder).name
+    title = pictures.caption(name, step, samples.sampler, samples.statistics.get("evaluations"))
     picture = pictures.sample_picture(samples.x, reference, title=title)
     pictures.save(picture, samples_path(setup.folder, step))
 
@@ -375,19 +390,6 @@ def _placed(layout: sharding.Layout, mesh: Mesh, abstract: TrainState) -> tuple[
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
     return jax.tree.map(place, abstract, shardings), shardings
-
-
-def _batch(stream: Pipeline, step: int, where: NamedSharding, put: Callable[..., Any]) -> dict[str, Array]:
-    """Return the batch of a step over the devices; of several processes each makes the rows of its own devices."""
-    if not processes.several():
-        return put(stream.batch(step), where)
-    shapes = {name: values.shape[1:] for name, values in stream.rows(step, slice(0, 0)).items()}
-
-    def spread(name: str, shape: tuple[int, ...]) -> Array:
-        whole = (stream.batch_size, *shape)
-        return processes.placed(whole, where, lambda rows: stream.rows(step, rows)[name])
-
-    return {name: spread(name, shape) for name, shape in shapes.items()}
 
 
 def _check_sampling(run: Run, params: PyTree) -> None:
