@@ -64,7 +64,11 @@ ROOMS: dict[str, set[str]] = {
         *("build", "config", "data", "drawing", "evaluation", "exact", "fields", "files", "process", "progress"),
         *("sampling", "stability", "training"),
     },
-    "demo": {"build", "config", "drawing", "evaluation", "files", "process", "progress", "sampling", "training"},
+    # Of the studies, what a verdict is.
+    "demo": {
+        *("build", "config", "drawing", "evaluation", "files", "process", "progress", "sampling", "studies"),
+        *("training",),
+    },
     "cli_options": {"config", "files", "processes"},
     "cli_data": {"config", "data", "evaluation"},
     "cli_figure": {"cli_options", "studies"},
