@@ -62,7 +62,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "studies": {
         *("build", "config", "data", "drawing", "evaluation", "exact", "fields", "files", "process", "progress"),
-        *("sampling", "stability", "training"),
+        *("sampling", "stability", "systems", "training"),
     },
     # Of the studies, what a verdict is.
     "demo": {

@@ -71,7 +71,8 @@ def test_a_missing_or_needless_workdir_is_refused_by_one_rule(name: str) -> None
         with pytest.raises(ValueError, match=f"--workdir: must be given for {name}"):
             runner.options(name, None, {})
     else:
-        assert runner.options(name, None, {"seed": 3}).seed == 3
+        seeded = any(field.name == "seed" for field in dataclasses.fields(entry.load().Options))
+        assert not seeded or runner.options(name, None, {"seed": 3}).seed == 3
     if entry.workdir == NONE:
         with pytest.raises(ValueError, match=f"--workdir: is no argument of {name}"):
             runner.options(name, Path("run"), {})
