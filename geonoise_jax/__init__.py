@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from geonoise_jax import nets as nets
     from geonoise_jax import process as process
     from geonoise_jax import sampling as sampling
+    from geonoise_jax import stability as stability
     from geonoise_jax import studies as studies
     from geonoise_jax import training as training
     from geonoise_jax.errors import UserError as UserError
@@ -103,7 +104,7 @@ else:
                 room: f"{__name__}.{room}"
                 for room in (
                     *("build", "config", "data", "drawing", "evaluation", "exact", "fields", "nets", "process"),
-                    *("sampling", "studies", "training"),
+                    *("sampling", "stability", "studies", "training"),
                 )
             },
             **{each: f"{__name__}.process.{each}" for each in ("grids", "schedules", "targets", "times", "weights")},

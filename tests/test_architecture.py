@@ -39,6 +39,8 @@ ROOMS: dict[str, set[str]] = {
     # An exact field is whatever has the methods of exact.marginal.Marginal.
     "fields": {"process"},
     "sampling": {"process", "processes", "exact", "fields"},
+    # Measures of pairs of fields, of exact ones without a network in sight.
+    "stability": {"process", "exact", "fields", "sampling"},
     # What is drawn is plain arrays, and exact fields of the plane.
     "drawing": {"exact", "files"},
     "hardware": set(),
@@ -60,9 +62,13 @@ ROOMS: dict[str, set[str]] = {
     },
     "studies": {
         *("build", "config", "data", "drawing", "evaluation", "exact", "fields", "files", "process", "progress"),
-        *("sampling", "training"),
+        *("sampling", "stability", "systems", "training"),
     },
-    "demo": {"build", "config", "drawing", "evaluation", "files", "process", "progress", "sampling", "training"},
+    # Of the studies, what a verdict is.
+    "demo": {
+        *("build", "config", "drawing", "evaluation", "files", "process", "progress", "sampling", "studies"),
+        *("training",),
+    },
     "cli_options": {"config", "files", "processes"},
     "cli_data": {"config", "data", "evaluation"},
     "cli_figure": {"cli_options", "studies"},
@@ -245,7 +251,9 @@ def fresh(code: str) -> str:
 
 def test_mathematics_and_samplers_pull_in_neither_flax_nor_tensorflow() -> None:
     heavy = ("flax", "optax", "diffrax", "orbax", "tensorflow", "tensorflow_datasets", "matplotlib", "ml_collections")
-    modules = "geonoise_jax.process.process, geonoise_jax.exact, geonoise_jax.fields, geonoise_jax.sampling"
+    modules = ", ".join(
+        f"geonoise_jax.{name}" for name in ("process.process", "exact", "fields", "sampling", "stability")
+    )
     assert fresh(f"import {modules}, sys; print([name for name in {heavy!r} if name in sys.modules])") == "[]"
 
 

@@ -23,6 +23,7 @@ from geonoise_jax.demo.outcomes import Baselines, Outcome
 from geonoise_jax.drawing import pictures
 from geonoise_jax.drawing.pictures import image_grid, sample_picture, save, scatter, to_pixels
 from geonoise_jax.evaluation.floors import Distance
+from geonoise_jax.studies.verdicts import Outcome as Told
 from geonoise_jax.systems import SYSTEMS
 
 
@@ -260,6 +261,18 @@ def test_findings_say_what_happened_beside_what_the_paper_claims(distances: Any,
         assert sentence.startswith(f"{demo_report.TITLES[system]}: blind {verdict} here (")
         assert f"The paper: {demo_report.CLAIMS[system][0]}." in sentence
         assert sentence.endswith(f" {agreement}.")
+
+
+@pytest.mark.parametrize(("distances", "flow_matching", "ddpm"), VERDICTS)
+def test_what_findings_say_are_verdicts(distances: Any, flow_matching: Any, ddpm: Any) -> None:
+    told = demo_report.verdicts(outcomes(*distances), BASELINES)
+    agreeing = [each[1] == "Agrees" for each in (ddpm, flow_matching)]
+    assert [each.outcome for each in told] == [Told.HOLDS if agrees else Told.FAILS for agrees in agreeing]
+    assert told[1].value == pytest.approx(distances[1] / 0.06)
+    assert told[1].low <= told[1].value <= told[1].high
+    unlearnt = demo_report.verdicts(outcomes(0.06, 0.07, math.inf, 0.9), BASELINES)[0]
+    assert unlearnt.outcome is Told.UNTOLD
+    assert unlearnt.condition.startswith("its conditional twin does not sample digits yet")
 
 
 @pytest.mark.parametrize("blind", [0.119, 0.12, 0.1201, 0.125])

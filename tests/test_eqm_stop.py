@@ -22,6 +22,7 @@ from geonoise_jax.sampling.samplers import SAMPLERS
 from geonoise_jax.studies import eqm_stop, runner
 from geonoise_jax.studies.eqm_stop import DESCENTS, MIXED, NOISE, QUICK, Case, Options, Study, smallest_budget
 from geonoise_jax.studies.ring import exact_field, ring
+from geonoise_jax.studies.verdicts import Outcome
 from tests.training_runs import circles
 
 
@@ -135,7 +136,8 @@ def test_it_is_written_and_the_same_again(cases: list[Case], tmp_path: Path, mon
         assert arrays["sampler"].tolist() == [case.sampler for case in cases]
         np.testing.assert_array_equal(arrays["budget"], [case.budget for case in cases])
         np.testing.assert_array_equal(arrays["path"][0, : len(cases[0].path)], cases[0].path)
-    assert text == eqm_stop.table(Study(QUICK, cases))
+    assert text.startswith(eqm_stop.table(Study(QUICK, cases)))
+    assert [each.outcome for each in eqm_stop.verdicts(Study(QUICK, cases))] == [Outcome.HOLDS] * 2
     low, high = cases[0].interval
     assert text.splitlines()[7].endswith(f"{cases[0].saved:.0%}  {low:.0%} to {high:.0%}")
 
@@ -147,6 +149,9 @@ def test_a_budget_that_is_never_reached_is_said_so() -> None:
     lost = Case("exact", "eqm_descent", NOISE, n, 0.0 * n, n, *judged)
     assert eqm_stop.table(Study(QUICK, [lost])).splitlines()[-1].split()[-1] == "none"
     assert rendered(eqm_stop.picture(Study(QUICK, [lost]))).format == "PNG"
+    (untold,) = eqm_stop.verdicts(Study(QUICK, [lost]))
+    assert untold.outcome is Outcome.UNTOLD
+    assert np.isnan(untold.value)
 
 
 @pytest.mark.slow

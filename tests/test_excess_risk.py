@@ -209,7 +209,9 @@ def test_an_untrained_network_is_zero_here(study: Written, finished: Any) -> Non
 
 def test_the_picture_is_written(study: Written) -> None:
     out = study[2]
-    assert sorted(path.name for path in out.parent.iterdir()) == ["study.v1.npz", "study.v1.png"]
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        f"study.v1.{each}" for each in ("json", "npz", "png", "svg")
+    ]
     assert out.with_name("study.v1.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -239,15 +241,15 @@ def test_checkpoints_one_by_one(finished: tuple[ConfigDict, Path]) -> None:
         restore(folder, mesh=mesh, step=30)
 
 
-def findings_of(gap: float, excess: float = 0.2, cross: float = 0.0) -> list[str]:
-    """What is said of a study with these means, whose standard errors are 0.01."""
+def summary_of(gap: float, excess: float = 0.2, cross: float = 0.0) -> Summary:
+    """A study with these means, whose standard errors are 0.01."""
 
     def means(*shape: int, value: float) -> Estimate:
         return Estimate(np.full(shape, value), np.full(shape, 0.01))
 
     terms = {"gap": gap, "excess": excess, "cross": cross}
-    summary = Summary(
-        title="",
+    return Summary(
+        title="made up",
         steps=np.asarray([0, 5]),
         laws=(TRAINING_SET,),
         splits=(TRAIN, HELD_OUT),
@@ -261,7 +263,31 @@ def findings_of(gap: float, excess: float = 0.2, cross: float = 0.0) -> list[str
         level_floor=means(1, 2, 1, value=0.8),
         level_excess=means(1, 2, 1, value=excess),
     )
-    return report.findings(summary)
+
+
+def findings_of(*means: float, **others: float) -> list[str]:
+    return report.findings(summary_of(*means, **others))
+
+
+@pytest.mark.parametrize(
+    ("gap", "cross", "outcomes"),
+    [
+        (-0.2, 0.0, ("holds", "does not hold")),
+        (0.04, -0.09, ("does not hold", "holds")),
+        (0.08, 0.0, ("holds", "cannot be told")),
+    ],
+)
+def test_verdicts_of_means(
+    gap: float, cross: float, outcomes: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network is that of its training points if its loss on held-out draws is within a tenth of theirs, 0.8."""
+    made: Any = summary_of(gap, cross=cross)
+    monkeypatch.setattr(report, "summarise", lambda study: study)
+    found = report.verdicts(made)
+    assert tuple(each.outcome for each in found) == outcomes
+    assert found[1].value == pytest.approx(gap / 0.8)
+    assert found[1].condition == "made up, held out draws, step 5"
+    assert found[1].high - found[1].value == pytest.approx(1.96 * 0.01 / 0.8)
 
 
 @pytest.mark.parametrize(

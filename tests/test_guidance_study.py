@@ -25,6 +25,7 @@ from geonoise_jax.process import schedules, targets
 from geonoise_jax.process.process import Process
 from geonoise_jax.studies import guidance
 from geonoise_jax.studies.guidance import Options, Run, Share, Study
+from geonoise_jax.studies.verdicts import Outcome
 from tests.command_line import run
 from tests.stub_networks import Stub
 from tests.training_runs import circles
@@ -115,6 +116,23 @@ def test_runs_as_near_as_data_are_told_with_the_spread() -> None:
     )
     (said,) = guidance.findings(Study("", labels, runs, share, Distance(0.06, 0.003)))
     assert said.endswith("within the spread: 1 (all); 3 (0.2 to 0.8).")
+
+
+def test_verdicts_are_of_differences_to_no_guidance() -> None:
+    shares = [Share(0.8, 0.01), Share(0.9, 0.02), Share(0.79, 0.01)]
+    distances = [Distance(0.05, 0.003), Distance(0.06, 0.004), Distance(0.09, 0.003)]
+    runs = tuple(
+        Run(scale, None, np.zeros((4, 1)), share, distance)
+        for scale, share, distance in zip((1.0, 2.0, 4.0), shares, distances, strict=True)
+    )
+    study = Study("", np.arange(4), runs, shares[0], distances[0])
+    accuracy, distance = guidance.verdicts(study)
+    assert accuracy.outcome is Outcome.HOLDS_IF
+    assert accuracy.condition == "against scale 1, 4 samples a run, scale: holds for 2; not told for 4"
+    assert (accuracy.value, accuracy.high) == pytest.approx((-0.01, -0.01 + 1.96 * np.hypot(0.01, 0.01)))
+    assert distance.outcome is Outcome.HOLDS
+    assert distance.value == pytest.approx(0.01)
+    assert guidance.verdicts(study._replace(runs=runs[1:])) == []
 
 
 def test_a_split_that_training_saw_is_refused(restored: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from geonoise_jax.studies import images, runner
 from geonoise_jax.studies.images import models, report
 from geonoise_jax.studies.images.models import Model
 from geonoise_jax.studies.images.study import Options, Result, Study
+from geonoise_jax.studies.verdicts import Outcome
 from geonoise_jax.training.train import Result as Ended
 
 DIGITS = models.models()
@@ -214,6 +215,18 @@ def test_pages_hold_the_same_table(study: Study) -> None:
 
     Parser().feed(pages[".html"])
     assert (tags.count("tr"), tags.count("img")) == (10, 1)
+
+
+def test_verdicts_compare_each_blind_model_with_its_twin(study: Study) -> None:
+    """The blind models of the fixture are 4 / 3, 6 / 5 and 8 / 7 times as far; DDPM's twin is not finite."""
+    ddpm, *others = images.verdicts(study)
+    assert ddpm.outcome is Outcome.UNTOLD
+    assert [each.outcome for each in others] == [Outcome.HOLDS] * 3
+    assert others[0].value == pytest.approx(0.4 / 0.3)
+    blind, twin = study.results[1], study.results[0]
+    broken = study.results[0]._replace(model=blind.model), study.results[1]._replace(model=twin.model)
+    swapped = images.verdicts(study._replace(results=(*broken, *study.results[2:])))[0]
+    assert (swapped.outcome, swapped.value) == (Outcome.HOLDS, np.inf)
 
 
 def test_arrays_have_a_row_a_model(study: Study) -> None:

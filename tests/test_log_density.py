@@ -21,6 +21,7 @@ from geonoise_jax.process import schedules, targets
 from geonoise_jax.process.process import Process
 from geonoise_jax.studies import log_density
 from geonoise_jax.studies.log_density import Options, Study
+from geonoise_jax.studies.verdicts import Outcome
 from tests.command_line import run
 from tests.stub_networks import Stub
 from tests.training_runs import circles
@@ -64,6 +65,12 @@ def test_an_exact_density_differs_by_what_it_is_changed_by(monkeypatch: pytest.M
     differences = [[float(part) for part in row[3].split(" +- ")] for row in cells]
     np.testing.assert_allclose([value for value, _ in differences], [-2.0] * 3 + [0.0] * 3, atol=1e-3)
     assert all(error < 1e-3 for _, error in differences)
+    # Above b / a = 1 nothing was changed.
+    (population,) = log_density.verdicts(shifted)
+    assert population.outcome is Outcome.HOLDS
+    everywhere = shifted._replace(learnt=study.exact["population"] + 1.0)
+    assert log_density.verdicts(everywhere)[0].outcome is Outcome.FAILS
+    assert log_density.verdicts(shifted._replace(noise=0.01 * shifted.noise)) == []
     means, errors = zip(*([float(part) for part in row[1].split(" +- ")] for row in cells), strict=True)
     np.testing.assert_allclose(means, shifted.learnt.mean(1), rtol=0.01)
     np.testing.assert_allclose(errors, shifted.error(shifted.learnt), rtol=0.34)

@@ -17,12 +17,15 @@ from geonoise_jax.drawing.pictures import image_grid, to_image, to_pixels
 from geonoise_jax.drawing.text import aligned, with_error
 from geonoise_jax.evaluation.floors import Distance
 from geonoise_jax.progress import duration
+from geonoise_jax.studies.verdicts import Outcome as Told
+from geonoise_jax.studies.verdicts import Verdict, judge
 
 _SHOWN = 36
 _HEADING = ("model", "distance", "x floor", "training", "sampling")
 # A blind model breaks at this multiple of its twin's distance; a twin has learnt at this share of that of noise.
 _BREAKS = 2.0
 _LEARNT = 0.25
+_UNLEARNT = "its conditional twin does not sample digits yet"
 
 # What the paper says of each system without noise conditioning (arXiv:2602.18428, abstract and section 5), and whether
 # it expects it to break. Of the other systems it says nothing by name.
@@ -91,34 +94,66 @@ def findings(outcomes: Sequence[Outcome], baselines: Baselines) -> list[str]:
     There is no verdict on a blind model whose conditional twin has not learnt to sample either, nor on one whose
     distance from its twin cannot be told from the limit.
     """
-    sentences = []
-    for system, (claim, breaks) in CLAIMS.items():
+    pairs = _pairs(outcomes)
+    told = [(system, _verdict(system, *pair, baselines)) for system, pair in pairs.items()]
+    return [_sentence(system, *pairs[system], verdict) for system, verdict in told]
+
+
+def verdicts(outcomes: Sequence[Outcome], baselines: Baselines) -> list[Verdict]:
+    """Return what :func:`findings` says as values."""
+    return [_verdict(system, *pair, baselines) for system, pair in _pairs(outcomes).items()]
+
+
+def _pairs(outcomes: Sequence[Outcome]) -> dict[str, tuple[Distance, Distance]]:
+    """Return the distances of the blind model and of its conditional twin, of each system that the paper speaks of."""
+    found = {}
+    for system in CLAIMS:
         pair = {outcome.blind: outcome.distance for outcome in outcomes if outcome.system == system}
         if len(pair) == 2:
-            verdict = _verdict(pair[True], pair[False], baselines, expect_break=breaks)
-            sentences.append(f"{TITLES[system]}: {verdict[0]} The paper: {claim}.{verdict[1]}")
-    return sentences
+            found[system] = pair[True], pair[False]
+    return found
 
 
-def _verdict(blind: Distance, twin: Distance, baselines: Baselines, *, expect_break: bool) -> tuple[str, str]:
-    """What happened, and whether that is what the paper says."""
-    if not twin.range()[1] <= _LEARNT * baselines.noise.value:
-        return (
-            f"no verdict here, since its conditional twin does not sample digits yet (distance {with_error(*twin)}, "
-            f"not clearly less than {_LEARNT:g} of that of noise); train longer.",
-            "",
-        )
+def _verdict(system: str, blind: Distance, twin: Distance, baselines: Baselines) -> Verdict:
+    claim, breaks = CLAIMS[system]
     ratio = blind.over(twin)
-    how = f"{with_error(*ratio)} times as far from the digits as its conditional twin"
-    if not blind.differs(twin):
-        how = f"as near to the digits as its conditional twin within the spread: {with_error(*ratio)} times as far"
-    rule = f"more than {_BREAKS:g} counts as breaking"
     low, high = ratio.range()
-    if low <= _BREAKS < high:
-        return f"no verdict here ({how}; {rule}, which the spread does not tell); draw more samples.", ""
-    breaks = not high <= _BREAKS
-    happened = f"blind {'breaks' if breaks else 'works'} here ({how}; {rule})."
-    return happened, " Agrees." if breaks == expect_break else " DISAGREES."
+    if twin.range()[1] <= _LEARNT * baselines.noise.value:
+        condition = f"more than {_BREAKS:g} counts as breaking"
+        works = judge(low, high, at_most=_BREAKS)
+        told = {Told.HOLDS: Told.FAILS, Told.FAILS: Told.HOLDS}.get(works, works) if breaks else works
+    else:
+        condition, told = f"{_UNLEARNT} (distance {with_error(*twin)})", Told.UNTOLD
+    return Verdict(
+        source="abstract, sec. 5",
+        claim=f"{TITLES[system]}: {claim}",
+        condition=condition,
+        quantity="blind over conditional distance",
+        value=ratio.value,
+        low=low,
+        high=high,
+        outcome=told,
+    )
+
+
+def _sentence(system: str, blind: Distance, twin: Distance, verdict: Verdict) -> str:
+    """Say what happened, and whether that is what the paper says."""
+    claim, expect_break = CLAIMS[system]
+    how = f"{with_error(*blind.over(twin))} times as far from the digits as its conditional twin"
+    if not blind.differs(twin):
+        ratio = with_error(*blind.over(twin))
+        how = f"as near to the digits as its conditional twin within the spread: {ratio} times as far"
+    if verdict.condition.startswith(_UNLEARNT):
+        share = f"not clearly less than {_LEARNT:g} of that of noise); train longer."
+        said, agrees = f"no verdict here, since {verdict.condition.removesuffix(')')}, {share}", ""
+    elif verdict.outcome is Told.UNTOLD:
+        said = f"no verdict here ({how}; {verdict.condition}, which the spread does not tell); draw more samples."
+        agrees = ""
+    else:
+        agreeing = verdict.outcome is Told.HOLDS
+        happened = "breaks" if expect_break == agreeing else "works"
+        said, agrees = f"blind {happened} here ({how}; {verdict.condition}).", " Agrees." if agreeing else " DISAGREES."
+    return f"{TITLES[system]}: {said} The paper: {claim}.{agrees}"
 
 
 @style.paper()

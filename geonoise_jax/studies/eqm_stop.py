@@ -44,8 +44,11 @@ from geonoise_jax.process.targets import Equilibrium
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.blind import evaluate_blind
 from geonoise_jax.sampling.samplers import SAMPLERS
+from geonoise_jax.studies.cases import Case as Told
+from geonoise_jax.studies.cases import Claim, over_cases
 from geonoise_jax.studies.quantiles import QUANTILE
 from geonoise_jax.studies.ring import exact_field, ring
+from geonoise_jax.studies.verdicts import Verdict
 from geonoise_jax.training.sharding import sampling_mesh
 
 NOISE, MIXED = "pure noise", "mixed levels"
@@ -286,6 +289,21 @@ def table(study: Study) -> str:
     )
     header = ["field", "start", "sampler", "stopped", "distance", "at fixed", "mean", "max", "fixed", "saved", "95%"]
     return "\n".join([heading, "", *aligned([header, *map(_row, cases)])])
+
+
+def verdicts(study: Study) -> list[Verdict]:
+    """Return whether stopping each sample saves evaluations, by start (Wang & Du 2025, section 4)."""
+    claim = "to stop each sample at a small gradient takes fewer evaluations than a fixed budget of the same distance"
+    found = []
+    for start in dict.fromkeys(case.start for case in study.cases):
+        cases = [
+            Told(f"{case.field} {case.sampler}", case.saved, *case.interval)
+            for case in study.cases
+            if case.start == start
+        ]
+        about = Claim("Wang & Du 2025, sec. 4", claim, f"from {start}", "share of evaluations saved")
+        found.append(over_cases(cases, about, at_least=0.0))
+    return found
 
 
 @style.paper()

@@ -41,6 +41,8 @@ from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import class_turns, generate
 from geonoise_jax.sampling.samplers import SAMPLERS
+from geonoise_jax.studies.cases import Case, Claim, over_cases
+from geonoise_jax.studies.verdicts import Verdict
 from geonoise_jax.training.sharding import sampling_mesh
 
 _NEIGHBOURS = 5
@@ -180,6 +182,32 @@ def findings(study: Study) -> list[str]:
     """Return a sentence that names the runs which are as near to the held-out data as training data."""
     near = [f"{run.scale:g} ({_levels(run)})" for run in study.runs if not run.distance.differs(study.floor)]
     return [f"As near to the held-out data as training data, within the spread: {'; '.join(near) or 'no scale'}."]
+
+
+def verdicts(study: Study) -> list[Verdict]:
+    """Return whether guidance at all noise levels buys class for variety (Ho & Salimans 2022, section 4)."""
+    plain = next((run for run in study.runs if run.scale == 1.0 and run.interval is None), None)
+    guided = [run for run in study.runs if run.scale > 1.0 and run.interval is None]
+    if plain is None or not guided:
+        return []
+    condition = f"against scale 1, {len(study.labels)} samples a run, scale"
+    return [
+        over_cases(
+            [_difference(run, plain, name) for run in guided],
+            Claim("Ho & Salimans 2022", claim, condition, quantity),
+            at_least=0.0,
+        )
+        for name, claim, quantity in (
+            ("accuracy", "guidance draws more samples of the class that is asked for", "gain in share"),
+            ("distance", "guidance moves samples away from the data", "gain in distance"),
+        )
+    ]
+
+
+def _difference(run: Run, plain: Run, name: str) -> Case:
+    """Return how much more a guided run has of something, with the interval of independent runs."""
+    (value, error), (before, error_before) = getattr(run, name), getattr(plain, name)
+    return Case.of(f"{run.scale:g}", value - before, math.hypot(error, error_before))
 
 
 @style.paper()

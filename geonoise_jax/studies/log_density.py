@@ -36,7 +36,12 @@ from geonoise_jax.process import grids
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.progress import Progress
+from geonoise_jax.studies.cases import Case, Claim, over_cases
+from geonoise_jax.studies.verdicts import Verdict
 from geonoise_jax.training.sharding import sampling_mesh
+
+# A mean difference of so many nats per dimension counts as none; above so much noise all laws are about one.
+_SAME, _HIGH = 0.01, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +155,23 @@ def table(study: Study) -> str:
         "+-: standard error of the mean over held-out points and noise, for this network and this training set."
     )
     return "\n".join([heading, "", *aligned([header, *rows], left=0)])
+
+
+def verdicts(study: Study) -> list[Verdict]:
+    """Return whether the learnt density is each exact one, constant included, where noise hides single points."""
+    levels = np.flatnonzero(study.noise >= _HIGH)
+    if not len(levels):
+        return []
+    limit, found = _SAME * study.dim, []
+    for name, exact in study.exact.items():
+        difference = study.learnt - exact
+        error = study.error(difference)
+        apart = [Case.of(f"{study.noise[k]:.3g}", difference[k].mean(), error[k]) for k in levels]
+        claim = f"the learnt log-density is the exact one of the {name}, its constant included"
+        condition = f"within {_SAME:g} nats a dimension, at b / a"
+        about = Claim("Guth et al. 2025", claim, condition, "mean difference, nats")
+        found.append(over_cases(apart, about, at_least=-limit, at_most=limit))
+    return found
 
 
 @style.paper()

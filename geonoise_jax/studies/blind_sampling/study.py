@@ -57,9 +57,9 @@ AT_DATA, COLLAPSED, RESIDUAL, OFF = "at the data", "collapsed", "residual", "off
 OUTCOMES = (AT_DATA, COLLAPSED, RESIDUAL, OFF)
 AGREES, IN_PART, DISAGREES, NOT_TOLD = "agrees", "in part", "disagrees", "not told"
 _OR = " or "
-_SAME_DISTANCE = 2.0
+SAME_DISTANCE = 2.0
 _COLLAPSED_SPREAD = 0.5
-_LARGEST_RESIDUAL = 1.0
+LARGEST_RESIDUAL = 1.0
 _DESCENT_STEP = 0.1
 # Mean and standard deviations of the Gaussian along its two wide axes, and the deviation along all others.
 _CENTRE, _WIDE, _FLAT = (1.0, 0.0), (1.0, 0.5), 1e-3
@@ -227,11 +227,11 @@ def outcome(blind: float, conditional: float, spread: float) -> str:
         conditional: that of the conditional field.
         spread: root mean square distance of the samples from the centre, in units of the data's.
     """
-    if blind <= _SAME_DISTANCE * conditional:
+    if blind <= SAME_DISTANCE * conditional:
         return AT_DATA
     if spread < _COLLAPSED_SPREAD:
         return COLLAPSED
-    return RESIDUAL if blind <= _LARGEST_RESIDUAL else OFF
+    return RESIDUAL if blind <= LARGEST_RESIDUAL else OFF
 
 
 def told(blind: Float[np.ndarray, "2"], conditional: Float[np.ndarray, "2"], spread: Float[np.ndarray, "2"]) -> str:

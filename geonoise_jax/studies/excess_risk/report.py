@@ -10,11 +10,15 @@ from matplotlib.figure import Figure
 
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.text import aligned, percent, with_error
+from geonoise_jax.studies.cases import Case, Claim, over_cases
 from geonoise_jax.studies.excess_risk.estimates import Estimate, Summary, summarise
-from geonoise_jax.studies.excess_risk.study import Study
+from geonoise_jax.studies.excess_risk.study import HELD_OUT, TRAIN, Study
+from geonoise_jax.studies.verdicts import Verdict
 
 # A difference counts as seen from this many standard errors on.
 _SEEN = 4.0
+# A loss that differs by less than this share is the same.
+_CLOSE = 0.1
 # Of the splits, or of what is compared: lines with full and with open marks, which are told apart where they coincide.
 _LOOKS: tuple[dict[str, Any], ...] = (
     {"linestyle": "-", "marker": "o"},
@@ -35,6 +39,50 @@ def findings(summary: Summary) -> list[str]:
     """Return sentences: the approach to each law's field on its own draws, and what happens on held-out points."""
     approaches = [_approach(summary, law, split) for law, split in summary.own]
     return [*approaches, *(_memory(summary, law) for law, name in enumerate(summary.laws) if name == "training set")]
+
+
+def verdicts(study: Study) -> list[Verdict]:
+    """Return what the run says of equations (4) and (6): where the loss is least, and whether training gets there."""
+    summary = summarise(study)
+    return [_identity(summary), *(_learnt(summary, law, split) for law, split in summary.own)]
+
+
+def _identity(summary: Summary) -> Verdict:
+    worst = [
+        Case.exact(f"{summary.laws[law]}, step {step}", float(abs(z)))
+        for law, split in summary.own
+        for step, z in zip(summary.steps, _z(summary, np.s_[:, law, split]), strict=True)
+    ]
+    return over_cases(
+        [max(worst, key=lambda case: case.value)],
+        Claim(
+            source="eqs. 4, 6",
+            claim="the loss exceeds its least value by the squared distance to the exact field",
+            condition=f"{summary.num} draws a split, worst case",
+            quantity="difference in standard errors",
+        ),
+        at_most=_SEEN,
+    )
+
+
+def _learnt(summary: Summary, law: int, split: int) -> Verdict:
+    """Whether the network is the exact field of a law: of training points, judged on draws that it never saw."""
+    name = summary.laws[law]
+    seen = summary.splits[split] == TRAIN and HELD_OUT in summary.splits
+    where = summary.splits.index(HELD_OUT) if seen else split
+    gap, error = (float(part[-1, law, where]) for part in (summary.gap.mean, summary.gap.error))
+    floor = float(summary.floor.mean[law, where])
+    return over_cases(
+        [Case.of(f"step {summary.steps[-1]}", gap / floor, error / floor)],
+        Claim(
+            source="eqs. 4, 6",
+            claim=f"the trained network is the exact field of the {name}, to {_CLOSE:.0%} of its loss",
+            condition=f"{summary.title}, {summary.splits[where]} draws",
+            quantity="loss less that of the exact field, relative",
+        ),
+        at_least=-_CLOSE,
+        at_most=_CLOSE,
+    )
 
 
 @style.paper()

@@ -1,5 +1,6 @@
 """Blind and conditional models of images, trained and evaluated side by side at a CPU budget: see :mod:`.study`."""
 
+from geonoise_jax.studies.images.claims import verdicts as verdicts
 from geonoise_jax.studies.images.report import arrays as arrays
 from geonoise_jax.studies.images.report import numbers as numbers
 from geonoise_jax.studies.images.report import pages as pages
