@@ -69,6 +69,7 @@ STUDIES = {
     "blind_sampling": Entry(f"{_ROOM}.blind_sampling", "which blind models an exact field lets sample", NONE),
     "images": Entry(f"{_ROOM}.images", "blind and conditional models of images, trained and evaluated", NONE),
     "eqm_stop": Entry(f"{_ROOM}.eqm_stop", "when descent of an equilibrium field may stop", OPTIONAL),
+    "landscape": Entry(f"{_ROOM}.landscape", "marginal energy, gradient and blind field of a few points", NONE),
 }
 
 
