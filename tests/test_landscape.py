@@ -77,7 +77,8 @@ def test_slopes_are_those_of_the_energy(study: Study) -> None:
 def test_the_field_of_noise_at_a_datum_is_the_mean_of_chi() -> None:
     """E[s] with s of the chi law of m degrees; the natural gradient is m / (m - 1) as long."""
     with jax.enable_x64(True):
-        found = _well(("b ~ √t", "Noise", 5, 3), SCHEDULES["VPLinear"].from_noise(_SMALLEST_NOISE), 0)
+        family = SCHEDULES["VPLinear"]
+        found = _well(family, family.from_noise(_SMALLEST_NOISE), "Noise", 5, family.law, 0)
     mean = np.sqrt(2.0) * gamma(2.0) / gamma(1.5)
     np.testing.assert_allclose(found.field[-1], mean, rtol=1e-5)
     np.testing.assert_allclose(found.natural[-1], 1.5 * mean, rtol=1e-5)

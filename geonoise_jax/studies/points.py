@@ -29,7 +29,7 @@ POINTS = {
     5: np.array([[-1.5, -1.0], [-1.2, 1.3], [0.2, 0.3], [1.2, 1.5], [1.6, -1.2]]),
 }
 TARGETS: dict[str, type[Target]] = {each.__name__: each for each in (Velocity, Noise, Signal, VPrediction, Equilibrium)}
-_ACCURACY = 1e-9
+ACCURACY = 1e-9
 
 
 class Family(NamedTuple):
@@ -87,9 +87,7 @@ def embedded(points: Float[np.ndarray, "n 2"], dim: int) -> Float[np.ndarray, "n
     return np.pad(points, ((0, 0), (0, max(0, dim - points.shape[1]))))[:, :dim]
 
 
-def marginal(
-    points: Float[np.ndarray, "n D"], schedule: Schedule, target: str, accuracy: float = _ACCURACY
-) -> Marginal:
+def marginal(points: Float[np.ndarray, "n D"], schedule: Schedule, target: str, accuracy: float = ACCURACY) -> Marginal:
     """Return the exact fields of points, for times that are uniform between the ends of the schedule.
 
     Made and used in float64.

@@ -70,6 +70,7 @@ STUDIES = {
     "images": Entry(f"{_ROOM}.images", "blind and conditional models of images, trained and evaluated", NONE),
     "eqm_stop": Entry(f"{_ROOM}.eqm_stop", "when descent of an equilibrium field may stop", OPTIONAL),
     "landscape": Entry(f"{_ROOM}.landscape", "marginal energy, gradient and blind field of a few points", NONE),
+    "decomposition": Entry(f"{_ROOM}.decomposition", "a blind field as natural gradient, transport and drift", NONE),
 }
 
 

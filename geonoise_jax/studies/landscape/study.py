@@ -20,23 +20,23 @@ the noise as target.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from typing import NamedTuple, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from geonoise_jax.checks import integer, real, truth
-from geonoise_jax.exact import Analysis, Decomposition, Marginal
+from geonoise_jax.exact import Analysis, Decomposition
 from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.process.schedules import Schedule
-from geonoise_jax.progress import Progress
+from geonoise_jax.studies.concurrency import in_float64
 from geonoise_jax.studies.points import (
     POINTS,
     SCHEDULES,
+    Family,
     around,
     check_dims,
     check_system,
@@ -53,6 +53,8 @@ PER_DECADE = 2
 _SMALLEST_NOISE = 1e-11
 _TRAINED_FROM = 1e-3
 _PAIRS = 4
+# A multiple of all numbers of points.
+_ROWS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,28 +192,17 @@ def measure(options: Options) -> Study:
     Raises:
         ValueError: if the target is singular on the schedule.
     """
-    cases = [
-        (name, target, dim)
-        for name, target in (("Linear", options.target), ("VPLinear", "Noise"))
-        for dim in options.dims
-    ]
-    progress = Progress("landscape", len(POINTS) + len(cases) + 1, "fields")
     axis = (np.arange(options.cells) + 0.5) / options.cells * 2.0 * options.limit - options.limit
-    maps, wells = {}, []
-    with contextlib.closing(progress), jax.enable_x64(True):
-        for number, points in POINTS.items():
-            law = marginal(points, SCHEDULES[options.schedule].schedule(), options.target)
-            maps[number] = _maps(law, axis)
-            progress.update(len(maps), f"{number} points")
-        for name, target, dim in cases:
-            family = SCHEDULES[name]
-            named = (family.law, target, dim, dim - family.kappa)
-            wells.append(_well(named, family.from_noise(_SMALLEST_NOISE), options.seed))
-            progress.update(len(maps) + len(wells), f"{family.law}, D = {dim}")
-        family, dim = SCHEDULES["Linear"], options.dims[-1]
-        named = (f"{family.law} from {_TRAINED_FROM:g}", options.target, dim, dim - family.kappa)
-        trained = _well(named, family.schedule(t_min=_TRAINED_FROM), options.seed)
-        progress.update(len(maps) + len(wells) + 1)
+    first, second = SCHEDULES["Linear"], SCHEDULES["VPLinear"]
+    tasks: dict[str, Any] = {"plane": partial(_maps, axis, options)}
+    for family, target in ((first, options.target), (second, "Noise")):
+        schedule = family.from_noise(_SMALLEST_NOISE)
+        for dim in options.dims:
+            case = partial(_well, family, schedule, target, dim, family.law, options.seed)
+            tasks[f"{family.law}, D = {dim}"] = case
+    schedule, law = first.schedule(t_min=_TRAINED_FROM), f"{first.law} from {_TRAINED_FROM:g}"
+    tasks[law] = partial(_well, first, schedule, options.target, options.dims[-1], law, options.seed)
+    maps, *wells, trained = in_float64("landscape", tasks)
     return Study(options, axis, maps, tuple(wells), trained)
 
 
@@ -229,18 +220,21 @@ def arrays(study: Study) -> dict[str, np.ndarray]:
     return {"axis": study.axis, "radii": RADII, **maps, **wells}
 
 
-def _maps(law: Marginal, axis: Float[np.ndarray, "C"]) -> Maps:
+def _maps(axis: Float[np.ndarray, "C"], options: Options) -> dict[int, Maps]:
     grid = np.stack(np.meshgrid(axis, axis), axis=-1)
-    found = law.analyse(jnp.asarray(grid.reshape(-1, 2)))
-    energy = -np.asarray(found.log_density)
-    gradient, field = (np.linalg.norm(np.asarray(each), axis=1) for each in (found.energy_grad, found.field))
-    cells = grid.shape[:2]
-    return Maps(energy.reshape(cells), gradient.reshape(cells), field.reshape(cells), _worst(found))
+    cells, u = grid.shape[:2], jnp.asarray(grid.reshape(-1, 2))
+    maps = {}
+    for number, points in POINTS.items():
+        # Repeated, which leaves the law as it is, so that one program serves all.
+        repeated = np.tile(points, (_ROWS // number, 1))
+        found = marginal(repeated, SCHEDULES[options.schedule].schedule(), options.target).analyse(u)
+        energy = -np.asarray(found.log_density)
+        gradient, field = (np.linalg.norm(np.asarray(each), axis=1) for each in (found.energy_grad, found.field))
+        maps[number] = Maps(energy.reshape(cells), gradient.reshape(cells), field.reshape(cells), _worst(found))
+    return maps
 
 
-def _well(named: tuple[str, str, int, int], schedule: Schedule, seed: int) -> Well:
-    """Return the well of a law, target, dimension and m."""
-    _, target, dim, _ = named
+def _well(family: Family, schedule: Schedule, target: str, dim: int, law: str, seed: int) -> Well:
     points, unit = embedded(POINTS[3], dim), directions(dim, _PAIRS, seed)
     u = around(points[0], RADII, unit)
     found = marginal(points, schedule, target).analyse(jnp.asarray(u.reshape(-1, dim)))
@@ -250,7 +244,7 @@ def _well(named: tuple[str, str, int, int], schedule: Schedule, seed: int) -> We
     gradient = np.asarray(found.energy_grad).reshape(u.shape)
     slope = RADII[:, None] * (gradient * unit).sum(axis=-1)
     lengths = [np.linalg.norm(np.asarray(each).reshape(u.shape), axis=-1) for each in (natural, found.field)]
-    return Well(*named, energy, slope, lengths[0], lengths[1], _worst(found))
+    return Well(law, target, dim, dim - family.kappa, energy, slope, lengths[0], lengths[1], _worst(found))
 
 
 def _worst(found: Analysis) -> float:
