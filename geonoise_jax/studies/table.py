@@ -71,6 +71,7 @@ STUDIES = {
     "eqm_stop": Entry(f"{_ROOM}.eqm_stop", "when descent of an equilibrium field may stop", OPTIONAL),
     "landscape": Entry(f"{_ROOM}.landscape", "marginal energy, gradient and blind field of a few points", NONE),
     "decomposition": Entry(f"{_ROOM}.decomposition", "a blind field as natural gradient, transport and drift", NONE),
+    "shells": Entry(f"{_ROOM}.shells", "how well the distance to the data tells the noise level", NONE),
 }
 
 
