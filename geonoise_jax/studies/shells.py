@@ -4,13 +4,14 @@ Data of a d-dimensional subspace of R^D, seen with noise of scale sigma, lie at 
 s of the chi law of ``m = D - d`` degrees: on a shell of radius ``sigma sqrt m`` and thickness about ``sigma / sqrt 2``.
 The estimate of "The Geometry of Noise" (arXiv:2602.18428, section 6, appendix C) is ``sigma_hat = r / sqrt m``. Exact:
 
-    E sigma_hat^2 = sigma_hat2                                             no bias
+    E sigma_hat^2 = sigma^2                                             no bias
     E sigma_hat = sigma sqrt(2 / m) Gamma((m + 1) / 2) / Gamma(m / 2)   too small, by about 1 / (4 m)
     sd sigma_hat -> sigma / sqrt(2 m)                                   as m grows
-    E[sigma | u] = r E[1 / s'], s' of m - 1 degrees                     for a prior flat in sigma, m > 2: too large
+    E[sigma | u] = r E[1 / s'], s' of m - 1 degrees                     too large on average, by 1 / (m - 2)
 
-Two noise levels, one twice the power of the other, are told apart by the radius at which both are equally likely; the
-share of wrong answers is the overlap of their shells. All intervals are of 95% over draws of the noise.
+The last is for a prior flat in sigma, and m > 2. Two noise levels, one twice the power of the other, are told apart by
+the radius at which both are equally likely; the share of wrong answers is the overlap of their shells. All intervals
+are of 95% over draws of the noise.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def _shell(dim: int, options: Options) -> Shell:
     bias = _mean(sigma - 1.0, mean_chi(m) / math.sqrt(m) - 1.0)
     square = _mean(np.square(sigma) - 1.0, 0.0)
     infinite = Estimate(math.inf, math.inf, math.inf, math.inf)
-    posterior = _mean(factor * r - 1.0, factor * mean_chi(m) - 1.0) if math.isfinite(factor) else infinite
+    posterior = _mean(factor * r - 1.0, 1.0 / (m - 2)) if math.isfinite(factor) else infinite
     return Shell(dim, m, bias, square, posterior, _width(sigma, m), _confused(r, m))
 
 
@@ -291,7 +292,7 @@ def _draw_laws(study: Study, axes: Any) -> None:
 def _draw_bias(study: Study, axes: Any) -> None:
     names = (
         ("bias", "$\\hat\\sigma$", style.COLORS[0], "o"),
-        ("square_bias", "$\\hat\\sigma_hat2$", style.COLORS[1], "s"),
+        ("square_bias", "$\\hat\\sigma^2$", style.COLORS[1], "s"),
         ("mean_bias", "$E[\\sigma|u]$, flat prior", style.COLORS[2], "^"),
     )
     for name, label, color, marker in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from matplotlib.lines import Line2D
 
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.text import aligned
+from geonoise_jax.studies.grouping import grouped
 from geonoise_jax.studies.landscape.study import RADII, READ_FROM, Study, Well
 from geonoise_jax.studies.points import POINTS
-from geonoise_jax.studies.verdicts import Outcome, Verdict, judge
+from geonoise_jax.studies.verdicts import Verdict, judge
 
 # The three quantities of the maps: name, title, what its colours say, and whether they are logarithmic.
 _ROWS = (
@@ -79,10 +80,11 @@ def verdicts(study: Study) -> list[Verdict]:
         ("the whole blind field stays bounded at the data", "field"),
     ]
     return [
-        *_grouped(
+        *grouped(
             study.wells,
             ("eq. (12), fig. 1", "the marginal energy falls without bound at a datum: p(u) ~ r^-m, m >= 0"),
             "m =",
+            _where,
             lambda well: well.exponent,
             at_least=-0.5,
         ),
@@ -90,10 +92,11 @@ def verdicts(study: Study) -> list[Verdict]:
         *(
             verdict
             for claim, name in bounded
-            for verdict in _grouped(
+            for verdict in grouped(
                 study.wells,
                 ("eq. (14), app. E", claim),
                 "growth in the last decade of r",
+                _where,
                 lambda well, name=name: well.growth(name),  # type: ignore[misc]
                 at_most=_BOUNDED,
             )
@@ -116,36 +119,8 @@ def _trained(well: Well) -> Verdict:
     )
 
 
-def _grouped(
-    wells: Sequence[Well],
-    said: tuple[str, str],
-    quantity: str,
-    measured: Callable[[Well], tuple[float, float, float]],
-    **limits: float,
-) -> list[Verdict]:
-    """Return one verdict for all wells of one law and outcome: of the one that is nearest to the limit.
-
-    Args:
-        wells: all wells.
-        said: source and claim.
-        quantity: what is measured.
-        measured: value and ends of its range.
-        **limits: of the values of which the claim holds; m is a whole number, so that half of one is enough of a limit.
-    """
-    at_most = "at_most" in limits
-    groups: dict[tuple[str, Outcome], list[Well]] = {}
-    for well in wells:
-        groups.setdefault((well.law, judge(*measured(well)[1:], **limits)), []).append(well)
-    found = []
-    for (law, outcome), members in groups.items():
-        # The hardest case of a claim that holds, the mildest of one that fails.
-        hardest = at_most == (outcome is not Outcome.FAILS)
-        shown = (max if hardest else min)(members, key=lambda well: measured(well)[0])
-        dims = ", ".join(str(well.dim) for well in members)
-        value, low, high = measured(shown)
-        condition = f"{law}, {shown.target} target, D = {dims}; value: D = {shown.dim}, its range over directions"
-        found.append(Verdict(*said, condition, quantity, value, low, high, outcome))
-    return found
+def _where(well: Well) -> str:
+    return f"{well.law}, {well.target} target"
 
 
 @style.paper()
@@ -169,7 +144,7 @@ def picture(study: Study) -> Figure:
 def _draw_maps(study: Study, figure: Any) -> None:
     numbers, surfaces = list(study.maps), study.options.surfaces
     panels = figure.subplots(len(_ROWS), len(numbers), subplot_kw={"projection": "3d"} if surfaces else {})
-    for row, (name, title, unit, logarithmic) in zip(panels, _ROWS, strict=True):
+    for place, (row, (name, title, unit, logarithmic)) in enumerate(zip(panels, _ROWS, strict=True)):
         values = {number: getattr(study.maps[number], name) for number in numbers}
         norm = _norm(list(values.values()), logarithmic)
         for axes, number in zip(row, numbers, strict=True):
@@ -180,7 +155,7 @@ def _draw_maps(study: Study, figure: Any) -> None:
             if not surfaces:
                 # Rings, so that what is at the datum can be seen.
                 axes.plot(*POINTS[number].T, "o", color="white", markerfacecolor="none", markersize=7)
-                axes.set(xlabel="$u_1$" if row is panels[-1] else "", ylabel="$u_2$" if axes is row[0] else "")
+                axes.set(xlabel="$u_1$" if place == len(panels) - 1 else "", ylabel="$u_2$" if axes is row[0] else "")
         figure.colorbar(
             shown, ax=list(row), label=unit, shrink=0.8, aspect=18, extend="min" if logarithmic else "neither"
         )
