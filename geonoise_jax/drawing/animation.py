@@ -1,7 +1,9 @@
-"""The way of samples from noise to data, as an animated GIF."""
+"""Animated pictures, and the way of samples from noise to data as one."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import PurePath
 
 import numpy as np
@@ -40,8 +42,20 @@ def frames(
     ]
 
 
-def save(path: PurePath, shown: list[Image.Image]) -> None:
-    """Write pictures as a GIF that repeats, the last of them shown for two seconds; whole or not at all."""
+def encoded(shown: Sequence[Image.Image], kind: str = "GIF") -> bytes:
+    """Return pictures of one size as an animation that repeats, the last of them shown for two seconds.
+
+    Args:
+        shown: the pictures, at least one.
+        kind: ``GIF`` or ``WEBP``.
+    """
     durations = [_MILLISECONDS] * (len(shown) - 1) + [_LAST]
+    buffer = io.BytesIO()
+    shown[0].save(buffer, format=kind, save_all=True, append_images=shown[1:], duration=durations, loop=0)
+    return buffer.getvalue()
+
+
+def save(path: PurePath, shown: list[Image.Image]) -> None:
+    """Write pictures as a GIF of :func:`encoded`, whole or not at all."""
     with files.replacing(path) as file:
-        shown[0].save(file, format="GIF", save_all=True, append_images=shown[1:], duration=durations, loop=0)
+        file.write(encoded(shown))

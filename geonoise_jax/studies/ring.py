@@ -13,7 +13,7 @@ from geonoise_jax.process.process import Process
 from geonoise_jax.process.times import Uniform
 
 NUM_DATA = 16
-_ACCURACY = 1e-3
+ACCURACY = 1e-3
 
 
 @functools.cache
@@ -34,4 +34,4 @@ def nearest(samples: Float[np.ndarray, "n D"], points: Float[np.ndarray, "m D"])
 def exact_field(law: Distribution, process: Process, blind: bool) -> ExactField:
     """Return the exact field of a uniform time law, by quadrature nodes that all queries share."""
     time_law = Uniform(process.schedule.t_min, process.schedule.t_max)
-    return ExactField(Marginal(law, process, time_law, accuracy=_ACCURACY, adaptive=False), blind)
+    return ExactField(Marginal(law, process, time_law, accuracy=ACCURACY, adaptive=False), blind)

@@ -72,6 +72,11 @@ STUDIES = {
     "stability_race": Entry(f"{_ROOM}.stability_race", "how drift errors of blind fields go to zero noise", NONE),
     "table1": Entry(f"{_ROOM}.table1", "every coefficient of all named systems", NONE),
     "eqm_stop": Entry(f"{_ROOM}.eqm_stop", "when descent of an equilibrium field may stop", OPTIONAL),
+    "landscape": Entry(f"{_ROOM}.landscape", "marginal energy, gradient and blind field of a few points", NONE),
+    "decomposition": Entry(f"{_ROOM}.decomposition", "a blind field as natural gradient, transport and drift", NONE),
+    "posterior": Entry(f"{_ROOM}.posterior", "what is known of the noise level near a datum", NONE),
+    "static_field": Entry(f"{_ROOM}.static_field", "particles that ride one frozen blind field, animated", NONE),
+    "shells": Entry(f"{_ROOM}.shells", "how well the distance to the data tells the noise level", NONE),
 }
 
 

@@ -1,0 +1,43 @@
+"""Several exact fields at once: most of their time goes to compiling, which leaves the interpreter to others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import jax
+
+from geonoise_jax.progress import Progress
+
+_MOST = 4
+
+Result = TypeVar("Result")
+
+
+def in_float64(label: str, tasks: Mapping[str, Callable[[], Result]]) -> list[Result]:
+    """Run functions in float64, as many at once as there are cores and at most four, and show progress.
+
+    Args:
+        label: what they are of.
+        tasks: the functions by what each is of.
+
+    Returns:
+        What they return, in their order.
+    """
+
+    def run(task: Callable[[], Result]) -> Result:
+        # The setting is one of the thread.
+        with jax.enable_x64(True):
+            return task()
+
+    progress, results = Progress(label, len(tasks), "fields"), []
+    workers = min(_MOST, os.cpu_count() or 1, len(tasks))
+    with contextlib.closing(progress), ThreadPoolExecutor(workers) as pool:
+        running = {name: pool.submit(run, task) for name, task in tasks.items()}
+        for name, future in running.items():
+            results.append(future.result())
+            progress.update(len(results), name)
+    return results
