@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -182,12 +182,12 @@ def measure(options: Options) -> Study:
 
 
 def _kept(
-    folder: Path, model: Model, chosen: ConfigDict, options: Options, progress: Progress, before: int
+    folder: PurePath, model: Model, chosen: ConfigDict, options: Options, progress: Progress, before: int
 ) -> dict[str, np.ndarray]:
     """Return the samples and losses of a model, made if they are not there."""
     seeds, num, seed = range(options.seeds), options.num, options.seed
     path = folder / f"{model.name}-{models.digest(chosen, seeds=options.seeds, num=num, seed=seed)}.npz"
-    if path.exists():
+    if files.exists(path):
         return files.read_arrays(path)
 
     def tell(done: int, total: int) -> None:
