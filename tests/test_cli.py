@@ -323,4 +323,4 @@ def test_excess_risk_of_a_run(workdir: Path, tmp_path: Path) -> None:
     ended = run("figure", "excess_risk", f"--workdir={workdir}", *words)
     assert ended.status == 0, ended.err
     assert ended.out.endswith(f"{tmp_path / 'risk.png'}\n")
-    assert {path.name for path in tmp_path.iterdir()} == {"risk.png", "risk.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == {"risk.png", "risk.svg", "risk.npz", "risk.json"}
