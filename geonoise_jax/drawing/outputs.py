@@ -14,8 +14,8 @@ from geonoise_jax import files
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.pictures import to_image
 
-# Letters as letters, so that the file is small and its words can be searched; the same names of parts in each run.
-_SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "geonoise"}
+# The same names of parts in each run.
+_SVG: Any = {"svg.hashsalt": "geonoise"}
 
 
 def write(out: str | PurePath, picture: Image.Image | Figure, arrays: Mapping[str, Any]) -> list[PurePath]:
