@@ -7,31 +7,17 @@ set -euo pipefail
 
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 root=${here%/tests/parity}
-GEONOISE_VENV=${GEONOISE_PARITY_VENV:-$root/.venv-parity}
-case $GEONOISE_VENV in /*) ;; *) GEONOISE_VENV=$PWD/$GEONOISE_VENV ;; esac
-export GEONOISE_VENV GEONOISE_ACCELERATOR=cpu
-# Under lib, which launch/local.sh removes when it makes the environment anew.
-stamp=$GEONOISE_VENV/lib/.parity-stamp
+# shellcheck source=tests/environment.sh
+source "$root/tests/environment.sh"
 
-launch() { bash "$root/launch/local.sh" "$@"; }
-
-# local.sh brings pip into the environment only where uv is not installed.
-install() {
-  if uv --version >/dev/null 2>&1; then
-    uv pip install --quiet --python "$GEONOISE_VENV/bin/python" "$@"
-  else
-    launch env PIP_USER=0 python -I -m pip install --quiet --disable-pip-version-check --no-input "$@"
-  fi
-}
-
-launch true
-wanted=$(cat "$here/requirements.txt" "$here/peers.txt")
-if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
+install_all() {
   printf 'tests/parity/run.sh: installing torch and the compared packages into %s ...\n' "$GEONOISE_VENV" >&2
   install --requirement "$here/requirements.txt"
   install --no-deps --requirement "$here/peers.txt"
   # flow_matching installs its own tests as a package of that name, which would hide this folder from imports.
   rm -rf "$GEONOISE_VENV"/lib/python3.*/site-packages/tests
-  printf '%s\n' "$wanted" >"$stamp"
-fi
+}
+
+choose_environment GEONOISE_PARITY_VENV parity
+prepare_environment "$here/requirements.txt" "$here/peers.txt"
 launch test -n 2 --dist load -m parity tests/parity "$@"

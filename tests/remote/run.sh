@@ -8,28 +8,14 @@ set -euo pipefail
 
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 root=${here%/tests/remote}
-GEONOISE_VENV=${GEONOISE_REMOTE_VENV:-$root/.venv-remote}
-case $GEONOISE_VENV in /*) ;; *) GEONOISE_VENV=$PWD/$GEONOISE_VENV ;; esac
-export GEONOISE_VENV GEONOISE_ACCELERATOR=cpu
-# Under lib, which launch/local.sh removes when it makes the environment anew.
-stamp=$GEONOISE_VENV/lib/.remote-stamp
+# shellcheck source=tests/environment.sh
+source "$root/tests/environment.sh"
 
-launch() { bash "$root/launch/local.sh" "$@"; }
-
-# local.sh brings pip into the environment only where uv is not installed.
-install() {
-  if uv --version >/dev/null 2>&1; then
-    uv pip install --quiet --python "$GEONOISE_VENV/bin/python" "$@"
-  else
-    launch env PIP_USER=0 python -I -m pip install --quiet --disable-pip-version-check --no-input "$@"
-  fi
-}
-
-launch true
-wanted=$(cat "$here/requirements.txt" "$root/pyproject.toml")
-if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]]; then
+install_all() {
   printf 'tests/remote/run.sh: installing the extra gcs and the emulator into %s ...\n' "$GEONOISE_VENV" >&2
   install --requirement "$here/requirements.txt" --editable "${root}[gcs]"
-  printf '%s\n' "$wanted" >"$stamp"
-fi
+}
+
+choose_environment GEONOISE_REMOTE_VENV remote
+prepare_environment "$here/requirements.txt" "$root/pyproject.toml"
 launch test -n 0 -m slow tests/remote "$@"
