@@ -18,23 +18,24 @@ from geonoise_jax.drawing.pictures import to_image
 _SVG: Any = {"svg.hashsalt": "geonoise"}
 
 
-def write(out: str | PurePath, picture: Image.Image | Figure, arrays: Mapping[str, Any]) -> list[PurePath]:
+def write(out: str | PurePath, picture: Image.Image, arrays: Mapping[str, Any]) -> list[PurePath]:
     """Write ``OUT.png`` and ``OUT.npz``, each whole or not at all, making their folder, and return their paths.
 
     Args:
         out: the common name without ending.
-        picture: the picture; a figure is also written as ``OUT.svg``.
+        picture: the picture.
         arrays: arrays by name.
     """
-    out = files.location(out, "out")
-    png, svg, npz = (out.with_name(out.name + ending) for ending in (".png", ".svg", ".npz"))
-    if isinstance(picture, Figure):
-        write_svg(svg, picture)
-        files.write_picture(png, rendered(picture))
-    else:
-        files.write_picture(png, picture)
+    png, npz = beside(out, ".png"), beside(out, ".npz")
+    files.write_picture(png, picture)
     files.write_arrays(npz, arrays)
-    return [png, *([svg] if isinstance(picture, Figure) else []), npz]
+    return [png, npz]
+
+
+def beside(out: str | PurePath, ending: str) -> PurePath:
+    """Return the path of the common name with an ending, whatever dots the name has."""
+    out = files.location(out, "out")
+    return out.with_name(out.name + ending)
 
 
 @style.paper()

@@ -9,10 +9,9 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from geonoise_jax import files
-from geonoise_jax.drawing.outputs import rendered, write
+from geonoise_jax.drawing.outputs import beside, rendered, write, write_svg
 from geonoise_jax.errors import UserError
 from geonoise_jax.studies import table
 from geonoise_jax.studies.verdicts import Verdict, verdict_lines
@@ -38,27 +37,22 @@ def run(name: str, out: str | PurePath, options: Any) -> str:
     module = table.find(name).load()
     study = module.measure(options)
     picture, arrays, verdicts = module.picture(study), module.arrays(study), tuple(_optional(module, "verdicts", study))
-    write(out, picture, arrays)
-    files.write_text(_beside(out, ".json"), _json(name, options, _optional(module, "numbers", study), arrays, verdicts))
+    write_svg(beside(out, ".svg"), picture)
+    drawn = rendered(picture)
+    write(out, drawn, arrays)
+    files.write_text(beside(out, ".json"), _json(name, options, _optional(module, "numbers", study), arrays, verdicts))
     written = []
-    if hasattr(module, "pages"):
-        drawn = rendered(picture) if isinstance(picture, Figure) else picture
-        for ending, content in module.pages(study, drawn).items():
-            written.append(_beside(out, ending))
-            with files.replacing(written[-1]) as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+    for ending, content in dict(_optional(module, "pages", study, drawn)).items():
+        written.append(beside(out, ending))
+        with files.replacing(written[-1]) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
     blocks = [[module.table(study)], verdict_lines(verdicts), [str(each) for each in written]]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _optional(module: Any, name: str, study: Any) -> Any:
-    """Return what a function of the module that it may lack says of a study."""
-    return getattr(module, name)(study) if hasattr(module, name) else ()
-
-
-def _beside(out: str | PurePath, ending: str) -> PurePath:
-    out = files.location(out, "out")
-    return out.with_name(out.name + ending)
+def _optional(module: Any, name: str, *arguments: Any) -> Any:
+    """Return what a function of the module says; nothing if it has none of this name."""
+    return getattr(module, name)(*arguments) if hasattr(module, name) else ()
 
 
 def _json(name: str, options: Any, numbers: Any, arrays: dict[str, Any], verdicts: tuple[Verdict, ...]) -> str:
@@ -68,7 +62,7 @@ def _json(name: str, options: Any, numbers: Any, arrays: dict[str, Any], verdict
         "study": name,
         "options": {key: str(value) for key, value in vars(options).items()},
         "arrays": {key: _listed(value.tolist()) for key, value in short.items() if value.size <= _LONGEST_LIST},
-        **(numbers or {}),
+        **dict(numbers),
         "verdicts": [each.to_dict() for each in verdicts],
     }
     return json.dumps(found, indent=1, allow_nan=False) + "\n"
