@@ -25,7 +25,7 @@ _HEADING = ("model", "distance", "x floor", "training", "sampling")
 # A blind model breaks at this multiple of its twin's distance; a twin has learnt at this share of that of noise.
 _BREAKS = 2.0
 _LEARNT = 0.25
-_UNLEARNT = "its conditional twin does not sample digits yet"
+_RULE = f"more than {_BREAKS:g} counts as breaking"
 
 # What the paper says of each system without noise conditioning (arXiv:2602.18428, abstract and section 5), and whether
 # it expects it to break. Of the other systems it says nothing by name.
@@ -95,8 +95,7 @@ def findings(outcomes: Sequence[Outcome], baselines: Baselines) -> list[str]:
     distance from its twin cannot be told from the limit.
     """
     pairs = _pairs(outcomes)
-    told = [(system, _verdict(system, *pair, baselines)) for system, pair in pairs.items()]
-    return [_sentence(system, *pairs[system], verdict) for system, verdict in told]
+    return [_sentence(system, *pair, baselines) for system, pair in pairs.items()]
 
 
 def verdicts(outcomes: Sequence[Outcome], baselines: Baselines) -> list[Verdict]:
@@ -118,12 +117,12 @@ def _verdict(system: str, blind: Distance, twin: Distance, baselines: Baselines)
     claim, breaks = CLAIMS[system]
     ratio = blind.over(twin)
     low, high = ratio.range()
-    if twin.range()[1] <= _LEARNT * baselines.noise.value:
-        condition = f"more than {_BREAKS:g} counts as breaking"
+    if _has_learnt(twin, baselines):
+        condition = _RULE
         works = judge(low, high, at_most=_BREAKS)
         told = {Told.HOLDS: Told.FAILS, Told.FAILS: Told.HOLDS}.get(works, works) if breaks else works
     else:
-        condition, told = f"{_UNLEARNT} (distance {with_error(*twin)})", Told.UNTOLD
+        condition, told = f"{_unlearnt(twin)})", Told.UNTOLD
     return Verdict(
         source="abstract, sec. 5",
         claim=f"{TITLES[system]}: {claim}",
@@ -136,23 +135,33 @@ def _verdict(system: str, blind: Distance, twin: Distance, baselines: Baselines)
     )
 
 
-def _sentence(system: str, blind: Distance, twin: Distance, verdict: Verdict) -> str:
+def _has_learnt(twin: Distance, baselines: Baselines) -> bool:
+    """Return whether a conditional model samples digits, without which its blind twin is not judged."""
+    return twin.range()[1] <= _LEARNT * baselines.noise.value
+
+
+def _unlearnt(twin: Distance) -> str:
+    """Say why a blind model is not judged; the bracket is left open."""
+    return f"its conditional twin does not sample digits yet (distance {with_error(*twin)}"
+
+
+def _sentence(system: str, blind: Distance, twin: Distance, baselines: Baselines) -> str:
     """Say what happened, and whether that is what the paper says."""
     claim, expect_break = CLAIMS[system]
+    outcome = _verdict(system, blind, twin, baselines).outcome
     how = f"{with_error(*blind.over(twin))} times as far from the digits as its conditional twin"
     if not blind.differs(twin):
         ratio = with_error(*blind.over(twin))
         how = f"as near to the digits as its conditional twin within the spread: {ratio} times as far"
-    if verdict.condition.startswith(_UNLEARNT):
+    if not _has_learnt(twin, baselines):
         share = f"not clearly less than {_LEARNT:g} of that of noise); train longer."
-        said, agrees = f"no verdict here, since {verdict.condition.removesuffix(')')}, {share}", ""
-    elif verdict.outcome is Told.UNTOLD:
-        said = f"no verdict here ({how}; {verdict.condition}, which the spread does not tell); draw more samples."
-        agrees = ""
+        said, agrees = f"no verdict here, since {_unlearnt(twin)}, {share}", ""
+    elif outcome is Told.UNTOLD:
+        said, agrees = f"no verdict here ({how}; {_RULE}, which the spread does not tell); draw more samples.", ""
     else:
-        agreeing = verdict.outcome is Told.HOLDS
+        agreeing = outcome is Told.HOLDS
         happened = "breaks" if expect_break == agreeing else "works"
-        said, agrees = f"blind {happened} here ({how}; {verdict.condition}).", " Agrees." if agreeing else " DISAGREES."
+        said, agrees = f"blind {happened} here ({how}; {_RULE}).", " Agrees." if agreeing else " DISAGREES."
     return f"{TITLES[system]}: {said} The paper: {claim}.{agrees}"
 
 
