@@ -24,6 +24,20 @@ def aligned(rows: Iterable[Sequence[str]], *, left: int = 1) -> list[str]:
     return lines
 
 
+def markdown(rows: Iterable[Sequence[str]], *, left: int | None = None) -> str:
+    """Return a table in Markdown.
+
+    Args:
+        rows: cells, row by row; the first row is the heading.
+        left: number of columns, from the first, that are flush left, the others being flush right; None: it is left
+            to the reader.
+    """
+    heading, *body = rows
+    known = len(heading) if left is None else left
+    rule = ["---"] * known + ["---:"] * (len(heading) - known)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *body))
+
+
 def percent(share: float) -> str:
     """Return a share in percent, to two digits or as a whole number: 0.2%, 12%, 110%."""
     value = 100.0 * share

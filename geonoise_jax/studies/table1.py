@@ -25,7 +25,7 @@ from PIL import Image
 from geonoise_jax import build, config
 from geonoise_jax.checks import real, several
 from geonoise_jax.drawing import style
-from geonoise_jax.drawing.text import aligned
+from geonoise_jax.drawing.text import aligned, markdown
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.times import Discrete, TimeLaw
 from geonoise_jax.stability import drift_factor, noise_exponent, radial_factor
@@ -185,12 +185,7 @@ def _markdown(study: Study) -> list[str]:
         rows = [[_name(row), f"`{row.process!r}`", *map(_cell, row.values[index])] for row in study.rows]
         blocks += [
             f"At b / a = {ratio:g}; kappa and omega of the step to half of it:",
-            _rows(("", "process", *COLUMNS), rows),
+            markdown([("", "process", *COLUMNS), *rows]),
         ]
     rows = [[_name(row), *map(_cell, row.whole)] for row in study.rows]
-    return [*blocks, "The whole range:", _rows(("", *WHOLE), rows)]
-
-
-def _rows(header: tuple[str, ...], rows: list[list[str]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return [*blocks, "The whole range:", markdown([("", *WHOLE), *rows])]

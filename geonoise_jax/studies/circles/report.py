@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from geonoise_jax.drawing import style
-from geonoise_jax.drawing.text import aligned, with_error
+from geonoise_jax.drawing.text import aligned, markdown, with_error
 from geonoise_jax.evaluation.intervals import Estimate, mean_of
 from geonoise_jax.studies.circles.models import BLIND, CONDITIONAL
 from geonoise_jax.studies.circles.study import Measured, Study, ratio
@@ -118,12 +118,10 @@ def arrays(study: Study) -> dict[str, Any]:
 
 def pages(study: Study, drawn: Image.Image) -> dict[str, str]:  # noqa: ARG001
     """Return the table of 90% quantiles and the verdicts in Markdown."""
-    rows = _rows(study, lambda each: each.q90)
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    rule = f"|{'---|' * len(rows[0])}"
-    said = ["| claim | condition | measured | verdict |", "|---|---|---|---|"]
-    said += [f"| {v.claim} | {v.condition} | {v.measured} | {v.outcome.value} |" for v in verdicts(study)]
-    return {".md": "\n".join([lines[0], rule, *lines[1:], "", *said]) + "\n"}
+    heading = ("claim", "condition", "measured", "verdict")
+    said = [(each.claim, each.condition, each.measured, each.outcome.value) for each in verdicts(study)]
+    numbers = _rows(study, lambda each: each.q90)
+    return {".md": f"{markdown(numbers)}\n\n{markdown([heading, *said])}\n"}
 
 
 @style.paper()

@@ -14,7 +14,7 @@ from PIL import Image
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.page import embedded, table_row, whole
 from geonoise_jax.drawing.pictures import image_grid, to_pixels
-from geonoise_jax.drawing.text import aligned, with_error
+from geonoise_jax.drawing.text import aligned, markdown, with_error
 from geonoise_jax.evaluation.evaluator.page import protocols
 from geonoise_jax.studies.images.study import Study
 
@@ -143,10 +143,8 @@ def _legend(study: Study) -> list[str]:
 
 
 def _markdown(study: Study) -> str:
-    heading, *rows = _cells(study)
-    lines = [heading, ["---"] * 2 + ["---:"] * (len(heading) - 2), *rows]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{_heading(study)}\n\n{body}\n\n" + "\n".join(f"* {line}" for line in _legend(study)) + "\n"
+    legend = "\n".join(f"* {line}" for line in _legend(study))
+    return f"{_heading(study)}\n\n{markdown(_cells(study), left=2)}\n\n{legend}\n"
 
 
 def _page(study: Study, drawn: Image.Image) -> str:
