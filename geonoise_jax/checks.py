@@ -81,6 +81,20 @@ def several(name: str, values: Any, check: Callable[..., Any], **bounds: Any) ->
     return tuple(check(name, value, **bounds) for value in values)
 
 
+def increasing(
+    name: str, values: Any, check: Callable[..., Any], *, wanted: str = "increasing", **bounds: Any
+) -> tuple[Any, ...]:
+    """Require :func:`several` values, each larger than the one before, and return them as a tuple.
+
+    Raises:
+        ValueError: as :func:`several`, or if they are not ``wanted``.
+    """
+    found = several(name, values, check, **bounds)
+    if list(found) != sorted(set(found)):
+        raise refused(name, values, wanted)
+    return found
+
+
 def truth(name: str, value: Any) -> bool:
     """Require True or False; a word such as "False" would count as true.
 

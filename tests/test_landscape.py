@@ -14,7 +14,8 @@ from scipy.special import gamma
 from geonoise_jax.drawing.outputs import rendered
 from geonoise_jax.studies import landscape
 from geonoise_jax.studies.landscape import QUICK, Options, Study
-from geonoise_jax.studies.landscape.study import _SMALLEST_NOISE, RADII, _well
+from geonoise_jax.studies.landscape.study import RADII, _well
+from geonoise_jax.studies.near_datum import SMALLEST_NOISE
 from geonoise_jax.studies.points import POINTS, SCHEDULES, around, directions, embedded
 from geonoise_jax.studies.verdicts import Outcome
 
@@ -78,7 +79,7 @@ def test_the_field_of_noise_at_a_datum_is_the_mean_of_chi() -> None:
     """E[s] with s of the chi law of m degrees; the natural gradient is m / (m - 1) as long."""
     with jax.enable_x64(True):
         family = SCHEDULES["VPLinear"]
-        found = _well(family, family.from_noise(_SMALLEST_NOISE), "Noise", 5, family.law, 0)
+        found = _well(family, family.from_noise(SMALLEST_NOISE), "Noise", 5, family.law, 0)
     mean = np.sqrt(2.0) * gamma(2.0) / gamma(1.5)
     np.testing.assert_allclose(found.field[-1], mean, rtol=1e-5)
     np.testing.assert_allclose(found.natural[-1], 1.5 * mean, rtol=1e-5)

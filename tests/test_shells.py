@@ -16,8 +16,9 @@ from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import VE
 from geonoise_jax.process.targets import Noise
 from geonoise_jax.process.times import Uniform
+from geonoise_jax.stability import chi_moment
 from geonoise_jax.studies import shells
-from geonoise_jax.studies.shells import QUICK, Options, Study, distances, mean_chi
+from geonoise_jax.studies.shells import QUICK, Options, Study, distances
 from geonoise_jax.studies.verdicts import Outcome
 
 
@@ -37,10 +38,10 @@ def test_distances_follow_the_chi_law(dim: int) -> None:
 
 def test_moments_of_chi() -> None:
     for m in (1, 2, 7, 126):
-        assert mean_chi(m) == pytest.approx(chi(m).mean())
-        assert mean_chi(m, 2.0) == pytest.approx(m)
-    assert mean_chi(3, -1.0) == pytest.approx(math.sqrt(2.0 / math.pi))
-    assert mean_chi(1, -1.0) == math.inf
+        assert chi_moment(m, 1.0) == pytest.approx(chi(m).mean())
+        assert chi_moment(m, 2.0) == pytest.approx(m)
+    assert chi_moment(3, -1.0) == pytest.approx(math.sqrt(2.0 / math.pi))
+    assert chi_moment(1, -1.0) == math.inf
 
 
 def test_estimates_hold_their_exact_numbers(study: Study) -> None:
@@ -62,7 +63,7 @@ def test_the_exact_field_has_the_posterior_mean(x64: None) -> None:
     frame = np.eye(8)[:, :2]
     law = Marginal(Subspace(jnp.asarray(frame), 1e4), Process(VE(t_min=1e-4, t_max=1e3), Noise()), Uniform(1e-4, 1e3))
     u = jnp.asarray([[3.0, -1.0, *np.full(6, 0.5)]])
-    expected = 0.5 * math.sqrt(6.0) * mean_chi(5, -1.0)
+    expected = 0.5 * math.sqrt(6.0) * chi_moment(5, -1.0)
     np.testing.assert_allclose(law.posterior(u).mean, expected, rtol=1e-4)
 
 

@@ -24,6 +24,8 @@ from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.floors import Distance
 
 LEVEL = 0.95
+# Half of a 95% interval in standard errors, as it is commonly rounded.
+_NORMAL = 1.96
 GROUPS = 20
 
 
@@ -129,6 +131,22 @@ def share(hits: int, num: int, *, level: float = LEVEL, note: str = "") -> Estim
     value = hits / num
     interval = stats.binomtest(hits, num).proportion_ci(level)
     return Estimate(value, math.sqrt(value * (1.0 - value) / num), float(interval.low), float(interval.high), note)
+
+
+def wilson(value: float, num: int, *, note: str = "") -> Estimate:
+    """Return a share with the score interval of Wilson (1927), which is narrower than the exact one of :func:`share`.
+
+    Args:
+        value: the share, also of parts of trials, as where each of ``num`` draws is two trials.
+        num: independent trials, at least 1.
+        note: see :class:`Estimate`.
+    """
+    z = _NORMAL
+    scale = 1.0 + z**2 / num
+    centre = (value + z**2 / (2 * num)) / scale
+    reach = z * math.sqrt(value * (1.0 - value) / num + z**2 / (4 * num * num)) / scale
+    spread = math.sqrt(value * (1.0 - value) / num)
+    return Estimate(value, spread, min(value, centre - reach), max(value, centre + reach), note)
 
 
 def log_ratio(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "m"], name: str) -> Estimate:

@@ -33,3 +33,4 @@ from geonoise_jax.stability.posterior import affine_target as affine_target
 from geonoise_jax.stability.posterior import log_estimation_error as log_estimation_error
 from geonoise_jax.stability.posterior import log_probabilities as log_probabilities
 from geonoise_jax.stability.posterior import noise_width as noise_width
+from geonoise_jax.stability.posterior import width_of as width_of

@@ -23,7 +23,9 @@ from jaxtyping import ArrayLike as ArrayLike
 from geonoise_jax.checks import refused
 from geonoise_jax.errors import UserError
 from geonoise_jax.exact import FiniteSet, Marginal
+from geonoise_jax.exact.results import Posterior
 from geonoise_jax.process.process import Process
+from geonoise_jax.process.schedules import Schedule
 
 _PROBES = 64
 _SAME = 1e-6
@@ -49,8 +51,12 @@ def noise_width(marginal: Marginal, u: Float[Array, "B *event"]) -> Width:
     Raises:
         ValueError: if u has another event shape.
     """
-    posterior = marginal.posterior(u)
-    b = marginal.process.schedule.scales(posterior.t)[1]
+    return width_of(marginal.posterior(u), marginal.process.schedule)
+
+
+def width_of(posterior: Posterior, schedule: Schedule) -> Width:
+    """Return mean and relative width of the noise scale, of a posterior of the noise level that is known already."""
+    b = schedule.scales(posterior.t)[1]
     mean = (posterior.weights * b).sum(-1)
     var = (posterior.weights * jnp.square(b - mean[:, None])).sum(-1)
     return Width(mean, jnp.sqrt(var) / mean)

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from geonoise_jax.checks import choice, integer, several
-from geonoise_jax.checks import refused as refused_value
+from geonoise_jax.checks import choice
 from geonoise_jax.exact import FiniteSet, Marginal
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import VE, Linear, Schedule, VPLinear
@@ -69,17 +68,6 @@ def check_system(schedule: str, target: str) -> None:
     """
     choice("schedule", schedule, SCHEDULES)
     choice("target", target, TARGETS)
-
-
-def check_dims(dims: tuple[int, ...], low: int) -> None:
-    """Require increasing dimensions of at least ``low``.
-
-    Raises:
-        ValueError: if they are none.
-    """
-    found = several("dims", dims, integer, low=low)
-    if list(found) != sorted(set(found)):
-        raise refused_value("dims", dims, "increasing")
 
 
 def embedded(points: Float[np.ndarray, "n 2"], dim: int) -> Float[np.ndarray, "n D"]:

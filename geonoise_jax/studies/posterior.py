@@ -24,35 +24,32 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from geonoise_jax.checks import integer
+from geonoise_jax.checks import increasing, integer
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.text import aligned
 from geonoise_jax.exact.delivery import in_one_warning
+from geonoise_jax.stability import width_of
 from geonoise_jax.studies.concurrency import in_float64
-from geonoise_jax.studies.decomposition.limits import moments
 from geonoise_jax.studies.grouping import grouped
+from geonoise_jax.studies.near_datum import PAIRS, SMALLEST_NOISE, decay, moments, radii, range_text, ranged
 from geonoise_jax.studies.points import (
     ACCURACY,
     POINTS,
     SCHEDULES,
     Family,
     around,
-    check_dims,
     directions,
     embedded,
     marginal,
 )
 from geonoise_jax.studies.verdicts import Verdict
 
-RADII = 10.0 ** -np.arange(0.0, 6.5, 0.5)
-PER_DECADE = 2
+RADII = radii(0.0, 6.5)
 # The radii whose posteriors are drawn.
 SHOWN = (2, 4, 6, 8)
-_SMALLEST_NOISE = 1e-11
 _INSIDE = 0.5
 # For the legend above the lines.
 _ROOM = 30.0
-_PAIRS = 4
 _COLLAPSED, _KNOWN = 0.01, 0.01
 _FAMILIES = ("Linear", "VPLinear")
 
@@ -71,7 +68,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Validate the sizes."""
-        check_dims(self.dims, 1)
+        increasing("dims", self.dims, integer, low=1)
         integer("seed", self.seed, low=0)
 
     @property
@@ -116,12 +113,12 @@ class Approach(NamedTuple):
     @property
     def collapse(self) -> Float[np.ndarray, "K"]:
         """With which power of r the mean vanishes, in the last decade."""
-        return np.log10(self.mean[-1 - PER_DECADE] / self.mean[-1])
+        return decay(self.mean)
 
     @property
     def sharpening(self) -> Float[np.ndarray, "K"]:
         """With which power of r the relative width vanishes, in the last decade."""
-        return np.log10(self.width[-1 - PER_DECADE] / self.width[-1])
+        return decay(self.width)
 
 
 class Study(NamedTuple):
@@ -140,15 +137,14 @@ def measure(options: Options) -> Study:
 
 
 def _approach(family: Family, dim: int, seed: int) -> Approach:
-    points, unit = embedded(POINTS[3], dim), directions(dim, _PAIRS, seed)
-    schedule, m = family.from_noise(_SMALLEST_NOISE), dim - family.kappa
+    points, unit = embedded(POINTS[3], dim), directions(dim, PAIRS, seed)
+    schedule, m = family.from_noise(SMALLEST_NOISE), dim - family.kappa
     u = around(points[0], RADII, unit)
     found = marginal(points, schedule, "Noise").posterior(jnp.asarray(u.reshape(-1, dim)))
     coeffs = schedule.coeffs(found.t)
     b, db = np.asarray(coeffs.b), np.asarray(coeffs.db)
-    weights, density = np.asarray(found.weights), np.asarray(found.density)
-    mean = (weights * b).sum(axis=1)
-    sd = np.sqrt((weights * np.square(b - mean[:, None])).sum(axis=1))
+    density = np.asarray(found.density)
+    mean, relative = map(np.asarray, width_of(found, schedule))
     rows = [index * len(unit) for index in SHOWN]
     per_log = density * b / db
     limits = [moments(m, family.rho * float(n @ points[0]), (-1, -2)) if m > 0 else (np.inf, np.inf) for n in unit]
@@ -156,7 +152,9 @@ def _approach(family: Family, dim: int, seed: int) -> Approach:
     with np.errstate(invalid="ignore"):
         width = np.where(np.isfinite(second), np.sqrt(second / np.square(first) - 1.0), np.inf)
     shape = u.shape[:2]
-    return Approach(family.law, dim, m, mean.reshape(shape), sd.reshape(shape), width, first, b[rows], per_log[rows])
+    return Approach(
+        family.law, dim, m, mean.reshape(shape), (relative * mean).reshape(shape), width, first, b[rows], per_log[rows]
+    )
 
 
 def table(study: Study) -> str:
@@ -174,12 +172,13 @@ def _row(each: Approach) -> list[str]:
     mean, width = (each.mean[-1] / RADII[-1]).mean(), each.width[-1].mean()
     guess = f"{1.0 / np.sqrt(2.0 * each.m):.4f}" if each.m > 0 else ""
     numbers = [f"{mean:.4g}", f"{each.mean_limit.mean():.4g}", f"{width:.4f}", f"{each.width_limit.mean():.4f}", guess]
-    return [each.law, str(each.dim), str(each.m), *numbers, _with_range(each.collapse), _with_range(each.sharpening)]
-
-
-def _with_range(values: np.ndarray) -> str:
-    mean, low, high = (round(float(each), 3) + 0.0 for each in (values.mean(), values.min(), values.max()))
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    return [
+        each.law,
+        str(each.dim),
+        str(each.m),
+        *numbers,
+        *(range_text(ranged(x)) for x in (each.collapse, each.sharpening)),
+    ]
 
 
 def verdicts(study: Study) -> list[Verdict]:
@@ -190,7 +189,7 @@ def verdicts(study: Study) -> list[Verdict]:
             ("lemmas 4-6, app. B", "the posterior of the noise level collapses to zero at a datum"),
             "exponent of E[b | u] in r",
             lambda each: each.law,
-            lambda each: _ranged(each.collapse),
+            lambda each: ranged(each.collapse),
             at_least=_COLLAPSED,
         ),
         *grouped(
@@ -198,14 +197,10 @@ def verdicts(study: Study) -> list[Verdict]:
             ("lemmas 4-6, app. C", "near a datum the noise level becomes known: its relative error vanishes"),
             "exponent of sd / E in r",
             lambda each: each.law,
-            lambda each: _ranged(each.sharpening),
+            lambda each: ranged(each.sharpening),
             at_least=_KNOWN,
         ),
     ]
-
-
-def _ranged(values: np.ndarray) -> tuple[float, float, float]:
-    return float(values.mean()), float(values.min()), float(values.max())
 
 
 @style.paper()

@@ -23,14 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from scipy.special import gammaln
 from scipy.stats import chi, chi2
 
-from geonoise_jax.checks import integer
+from geonoise_jax.checks import increasing, integer
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.text import aligned
 from geonoise_jax.errors import UserError
-from geonoise_jax.studies.points import check_dims
+from geonoise_jax.evaluation.intervals import wilson
+from geonoise_jax.stability import chi_moment, level_bias
 from geonoise_jax.studies.verdicts import Verdict, judge
 
 POWER_RATIO = 2.0
@@ -59,7 +59,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Validate the sizes."""
-        check_dims(self.dims, 1)
+        increasing("dims", self.dims, integer, low=1)
         for name, low in (("data_dim", 0), ("num", 100), ("seed", 0)):
             integer(name, getattr(self, name), low=low)
         if self.data_dim >= self.dims[0]:
@@ -124,17 +124,10 @@ def distances(dim: int, options: Options) -> Float[np.ndarray, "num"]:
     return np.concatenate(found)
 
 
-def mean_chi(m: float, power: float = 1.0) -> float:
-    """Return ``E[s^q]`` of the chi law of m degrees; infinite where ``m + q <= 0``."""
-    if m + power <= 0.0:
-        return math.inf
-    return math.exp(0.5 * power * math.log(2.0) + float(gammaln(0.5 * (m + power)) - gammaln(0.5 * m)))
-
-
 def _shell(dim: int, options: Options) -> Shell:
     r, m = distances(dim, options), dim - options.data_dim
-    sigma, factor = r / math.sqrt(m), mean_chi(m - 1, -1.0) if m > 1 else math.inf
-    bias = _mean(sigma - 1.0, mean_chi(m) / math.sqrt(m) - 1.0)
+    sigma, factor = r / math.sqrt(m), chi_moment(m - 1, -1.0) if m > 1 else math.inf
+    bias = _mean(sigma - 1.0, level_bias(m) - 1.0)
     square = _mean(np.square(sigma) - 1.0, 0.0)
     infinite = Estimate(math.inf, math.inf, math.inf, math.inf)
     posterior = _mean(factor * r - 1.0, 1.0 / (m - 2)) if math.isfinite(factor) else infinite
@@ -149,7 +142,7 @@ def _mean(values: Float[np.ndarray, "n"], exact: float) -> Estimate:
 
 def _width(sigma: Float[np.ndarray, "n"], m: int) -> Estimate:
     """Return the standard deviation in units of 1 / sqrt(2 m); its error is that of the variance, to first order."""
-    variance = _mean(np.square(sigma - sigma.mean()), 1.0 - mean_chi(m) ** 2 / m)
+    variance = _mean(np.square(sigma - sigma.mean()), 1.0 - level_bias(m) ** 2)
     return Estimate(*(math.sqrt(2.0 * m * max(each, 0.0)) for each in variance))
 
 
@@ -158,10 +151,8 @@ def _confused(r: Float[np.ndarray, "n"], m: int) -> Estimate:
     square = m * math.log(POWER_RATIO) / (1.0 - 1.0 / POWER_RATIO)
     wrong = np.concatenate([np.square(r) > square, POWER_RATIO * np.square(r) <= square])
     exact = 0.5 * float(chi2.sf(square, m) + chi2.cdf(square / POWER_RATIO, m))
-    share, n = float(wrong.mean()), len(r)
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    reach = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n * n)) / (1 + _Z**2 / n)
-    return Estimate(share, min(share, centre - reach), max(share, centre + reach), exact)
+    found = wilson(float(wrong.mean()), len(r))
+    return Estimate(found.value, found.low, found.high, exact)
 
 
 def table(study: Study) -> str:

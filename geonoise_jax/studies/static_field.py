@@ -11,7 +11,6 @@ particles that reach one, within ``NEAR`` in distances of data of about 2, is to
 from __future__ import annotations
 
 import dataclasses
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,10 +22,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from geonoise_jax.checks import integer, real
+from geonoise_jax.checks import increasing, integer, real
 from geonoise_jax.drawing import animation, style
 from geonoise_jax.drawing.pictures import to_image
 from geonoise_jax.drawing.text import aligned
+from geonoise_jax.evaluation.intervals import wilson
 from geonoise_jax.exact import FiniteSet
 from geonoise_jax.exact.delivery import Report, listening
 from geonoise_jax.fields import Field
@@ -34,7 +34,7 @@ from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear
 from geonoise_jax.sampling.blind import evaluate_blind
 from geonoise_jax.studies.concurrency import in_float64
-from geonoise_jax.studies.points import POINTS, TARGETS, check_dims, embedded
+from geonoise_jax.studies.points import POINTS, TARGETS, embedded
 from geonoise_jax.studies.quantiles import QUANTILE
 from geonoise_jax.studies.ring import ACCURACY, exact_field, nearest
 from geonoise_jax.studies.verdicts import Verdict, judge
@@ -50,7 +50,6 @@ _TRAIL = 4
 _MOST = 0.99
 # Of the distances that are drawn.
 _FLOOR = 1e-5
-_Z = 1.96
 # Of a GIF, which is left out where it is larger.
 _SMALL_BYTES = 3 * 2**20
 
@@ -75,7 +74,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Validate the sizes."""
-        check_dims(self.dims, 2)
+        increasing("dims", self.dims, integer, low=2)
         for name, low in (("num", 10), ("num_steps", _FRAMES - 1), ("seed", 0)):
             integer(name, getattr(self, name), low=low)
         real("duration", self.duration, low=0.0, open_low=True)
@@ -104,11 +103,8 @@ class Ride(NamedTuple):
     @property
     def reached(self) -> tuple[float, float, float]:
         """Share of particles that end near a datum, with the ends of its 95% interval (Wilson)."""
-        n, share = len(self.distance), float((self.distance <= NEAR).mean())
-        scale = 1.0 + _Z**2 / n
-        centre = (share + _Z**2 / (2 * n)) / scale
-        reach = _Z * math.sqrt(share * (1.0 - share) / n + _Z**2 / (4 * n * n)) / scale
-        return share, min(share, centre - reach), max(share, centre + reach)
+        found = wilson(float((self.distance <= NEAR).mean()), len(self.distance))
+        return found.value, found.low, found.high
 
 
 class Study(NamedTuple):

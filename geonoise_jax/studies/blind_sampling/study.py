@@ -40,7 +40,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from geonoise_jax.checks import integer, refused, several
+from geonoise_jax.checks import increasing, integer
 from geonoise_jax.exact import Distribution, FiniteSet, Gaussian
 from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.process.keys import root_key
@@ -119,9 +119,7 @@ class Options:
         least = {"gaussian_dim": 3, "num": 10, "num_steps": 1, "gaussian_num": 2, "seed": 0}
         for name, low in least.items():
             integer(name, getattr(self, name), low=low)
-        dims = several("dims", self.dims, integer, low=2)
-        if list(dims) != sorted(set(dims)):
-            raise refused("dims", dims, "increasing")
+        increasing("dims", self.dims, integer, low=2)
 
 
 QUICK = Options(dims=(2, 8), num=64, num_steps=100, gaussian_dim=8, gaussian_num=256)

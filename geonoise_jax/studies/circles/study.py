@@ -29,6 +29,7 @@ from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.progress import Progress
 from geonoise_jax.studies.circles import models
 from geonoise_jax.studies.circles.models import BLIND, CONDITIONAL, SYSTEMS, Model
+from geonoise_jax.studies.quick import replace_defaults
 
 _QUICK = {"dims": (2, 32), "seeds": 2, "steps": 300, "num": 400}
 _SHOWN = 400
@@ -72,14 +73,9 @@ class Options:
     def __post_init__(self) -> None:
         """Validate the numbers."""
         if self.quick:
-            defaults = {field.name: field.default for field in dataclasses.fields(self)}
-            for name, value in _QUICK.items():
-                if getattr(self, name) == defaults[name]:
-                    object.__setattr__(self, name, value)
+            replace_defaults(self, _QUICK)
         object.__setattr__(self, "runs", Path(self.runs))
-        checks.several("dims", self.dims, checks.integer, low=2)
-        if list(self.dims) != sorted(set(self.dims)):
-            raise checks.refused("dims", self.dims, "ascending, none of them twice")
+        checks.increasing("dims", self.dims, checks.integer, low=2, wanted="ascending, none of them twice")
         for name in self.systems:
             checks.choice("systems", name, SYSTEMS)
         for name, low in (("seeds", 2), ("steps", 1), ("batch_size", 1), ("num", 20), ("seed", 0)):

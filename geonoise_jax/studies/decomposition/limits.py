@@ -19,14 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy.integrate import quad
 
 from geonoise_jax.process.process import Process
+from geonoise_jax.studies.near_datum import moments
 from geonoise_jax.studies.points import Family
 
 _SMALL = 1e-6
-# Of s around its mode, in standard deviations that are at most 1.
-_REACH = 12.0
 
 
 def gain_power(process: Process, b: float = _SMALL) -> tuple[float, int]:
@@ -36,35 +34,6 @@ def gain_power(process: Process, b: float = _SMALL) -> tuple[float, int]:
         first, second = (float(each) for each in process.gain(times))
     power = round(math.log2(second / first))
     return first / b**power, power
-
-
-def moments(m: float, tilt: float, orders: tuple[float, ...]) -> list[float]:
-    """Return ``E[s^q]`` for several q where s has a density proportional to ``s^(m - 1) exp(-s^2 / 2 - tilt s)``.
-
-    Args:
-        m: degrees, positive.
-        tilt: ``rho n . x_k``.
-        orders: the q; infinite where ``m + q <= 0``.
-    """
-    mode = 0.5 * (math.sqrt(tilt * tilt + 4.0 * max(m - 1.0, 0.0)) - tilt)
-
-    def log_weight(s: float) -> float:
-        return (m - 1.0) * math.log(s) - 0.5 * s * s - tilt * s
-
-    top = log_weight(max(mode, _SMALL))
-
-    def integral(q: float) -> float:
-        if m + q <= 0.0:
-            return math.inf
-        low, high = max(0.0, mode - _REACH), max(mode, 0.0) + _REACH
-
-        def integrand(s: float) -> float:
-            return math.exp(log_weight(s) - top + q * math.log(s)) if s > 0.0 else 0.0
-
-        return float(quad(integrand, low, high, points=[max(mode, _SMALL)], limit=400, epsabs=0.0)[0])
-
-    total = integral(0.0)
-    return [integral(q) / total for q in orders]
 
 
 def terms(

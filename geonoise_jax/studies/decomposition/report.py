@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.text import aligned
 from geonoise_jax.studies.decomposition.study import ENDS, RADII, TERMS, Norms, Study
+from geonoise_jax.studies.near_datum import ranged
 from geonoise_jax.studies.points import ACCURACY, POINTS
 from geonoise_jax.studies.verdicts import Outcome, Verdict, judge
 
@@ -66,7 +67,7 @@ def verdicts(study: Study) -> list[Verdict]:
             "the transport correction vanishes against the natural gradient as u nears a datum",
             f"{system}, D = {middle.dim}, r down to {RADII[-1]:g}; {_RANGE}",
             "exponent of |transport| / |natural| in r",
-            *_ranged(exponent),
+            *ranged(exponent),
             judge(exponent.min(), exponent.max(), at_least=_VANISHING),
         ),
         *(_negligible(each, system) for each in (middle, largest)),
@@ -92,10 +93,6 @@ def verdicts(study: Study) -> list[Verdict]:
     ]
 
 
-def _ranged(values: np.ndarray) -> tuple[float, float, float]:
-    return float(values.mean()), float(values.min()), float(values.max())
-
-
 def _negligible(norms: Norms, system: str) -> Verdict:
     share = (norms.transport / norms.field)[-1]
     return Verdict(
@@ -103,7 +100,7 @@ def _negligible(norms: Norms, system: str) -> Verdict:
         f"the transport correction at a datum is below {_NEGLIGIBLE:.0%} of the field",
         f"{system}, D = {norms.dim}, r = {RADII[-1]:g}; {_RANGE}",
         "|transport| / |f*|",
-        *_ranged(share),
+        *ranged(share),
         judge(share.min(), share.max(), at_most=_NEGLIGIBLE),
     )
 

@@ -20,29 +20,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from geonoise_jax.checks import choice, integer, real
+from geonoise_jax.checks import choice, increasing, integer, real
 from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.process.process import Process
 from geonoise_jax.studies.concurrency import in_float64
 from geonoise_jax.studies.decomposition import limits
+from geonoise_jax.studies.near_datum import PAIRS, SMALLEST_NOISE, decay, radii, ranged
 from geonoise_jax.studies.points import (
     POINTS,
     SCHEDULES,
     TARGETS,
     around,
-    check_dims,
     check_system,
     directions,
     embedded,
     marginal,
 )
 
-RADII = 10.0 ** -np.arange(0.0, 6.5, 0.5)
-PER_DECADE = 2
+RADII = radii(0.0, 6.5)
 ENDS = (1e-4, 1e-8, 1e-12)
 TERMS = ("natural", "transport", "drift", "field")
-_SMALLEST_NOISE = 1e-11
-_PAIRS = 4
 _FINE = 5
 
 
@@ -75,7 +72,7 @@ class Options:
         integer("cells", self.cells, low=2)
         integer("seed", self.seed, low=0)
         real("limit", self.limit, low=0.0, open_low=True)
-        check_dims(self.dims, 2)
+        increasing("dims", self.dims, integer, low=2)
 
     @property
     def middle(self) -> int:
@@ -130,7 +127,7 @@ class Norms(NamedTuple):
     @property
     def exponent(self) -> Float[np.ndarray, "K"]:
         """With which power of r the ratio vanishes, in the last decade."""
-        return np.log10(self.ratio[-1 - PER_DECADE] / self.ratio[-1])
+        return decay(self.ratio)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +155,7 @@ class Study:
         """With which power of D the transport shrinks at the last radius, over the last two dimensions; its range."""
         before, last = self.norms[-2:]
         slopes = np.log(last.transport[-1] / before.transport[-1]) / np.log(last.dim / before.dim)
-        return float(slopes.mean()), float(slopes.min()), float(slopes.max())
+        return ranged(slopes)
 
     @property
     def gain_growth(self) -> float:
@@ -207,8 +204,8 @@ def _centres(limit: float, cells: int) -> Float[np.ndarray, "cells"]:
 
 
 def _norms(dim: int, options: Options) -> Norms:
-    family, points, unit = SCHEDULES[options.schedule], embedded(POINTS[3], dim), directions(dim, _PAIRS, options.seed)
-    law = marginal(points, family.from_noise(_SMALLEST_NOISE), options.target)
+    family, points, unit = SCHEDULES[options.schedule], embedded(POINTS[3], dim), directions(dim, PAIRS, options.seed)
+    law = marginal(points, family.from_noise(SMALLEST_NOISE), options.target)
     u = around(points[0], RADII, unit)
     parts = law.decompose(jnp.asarray(u.reshape(-1, dim)))
     natural, transport, drift, field = (

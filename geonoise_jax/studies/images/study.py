@@ -23,6 +23,7 @@ from geonoise_jax.evaluation import evaluate
 from geonoise_jax.evaluation.evaluator.kept import Kept
 from geonoise_jax.studies.images import models
 from geonoise_jax.studies.images.models import DIGITS, FASHION, SYSTEMS, Model, Way
+from geonoise_jax.studies.quick import replace_defaults
 
 # Of all samples, with every network; of fewer, along the curves, with the last one alone.
 METRICS = ("sliced_wasserstein", "frechet", "precision_recall", "spectrum")
@@ -71,10 +72,7 @@ class Options:
     def __post_init__(self) -> None:
         """Validate the numbers; the evaluation checks its own."""
         if self.quick:
-            defaults = {field.name: field.default for field in dataclasses.fields(self)}
-            for name, value in {**_QUICK, "features": _QUICK_FEATURES}.items():
-                if getattr(self, name) == defaults[name]:
-                    object.__setattr__(self, name, value)
+            replace_defaults(self, {**_QUICK, "features": _QUICK_FEATURES})
         if self.path is not None:
             object.__setattr__(self, "path", Path(self.path))
         object.__setattr__(self, "runs", Path(self.runs))
@@ -85,9 +83,9 @@ class Options:
             checks.choice("systems", name, SYSTEMS)
         for name in ("steps", "num", "num_on_curves"):
             checks.integer(name, getattr(self, name), low=1)
-        checks.several("evaluations", self.evaluations, checks.integer, low=1)
-        if list(self.evaluations) != sorted(set(self.evaluations)):
-            raise checks.refused("evaluations", self.evaluations, "ascending, none of them twice")
+        checks.increasing(
+            "evaluations", self.evaluations, checks.integer, low=1, wanted="ascending, none of them twice"
+        )
 
 
 class Result(NamedTuple):

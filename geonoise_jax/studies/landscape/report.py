@@ -17,6 +17,7 @@ from geonoise_jax.drawing import style
 from geonoise_jax.drawing.text import aligned
 from geonoise_jax.studies.grouping import grouped
 from geonoise_jax.studies.landscape.study import RADII, READ_FROM, Study, Well
+from geonoise_jax.studies.near_datum import range_text
 from geonoise_jax.studies.points import POINTS
 from geonoise_jax.studies.verdicts import Verdict, judge
 
@@ -54,7 +55,7 @@ def _error(study: Study) -> float:
 
 
 def _row(well: Well) -> list[str]:
-    ranged = [_with_range(each) for each in (well.exponent, well.energy_slope)]
+    ranged = [range_text(each) for each in (well.exponent, well.energy_slope)]
     growths = [f"{well.growth(name)[0]:+.2g}" for name in ("natural", "field")]
     return [
         well.law,
@@ -66,11 +67,6 @@ def _row(well: Well) -> list[str]:
         *growths,
         f"{well.field[-1].mean():.3g}",
     ]
-
-
-def _with_range(numbers: tuple[float, float, float]) -> str:
-    value, low, high = (round(each, 3) + 0.0 for each in numbers)
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def verdicts(study: Study) -> list[Verdict]:

@@ -28,31 +28,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from geonoise_jax.checks import integer, real, truth
+from geonoise_jax.checks import increasing, integer, real, truth
 from geonoise_jax.exact import Analysis, Decomposition
 from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.process.schedules import Schedule
 from geonoise_jax.studies.concurrency import in_float64
+from geonoise_jax.studies.near_datum import PAIRS, PER_DECADE, SMALLEST_NOISE, radii, ranged
 from geonoise_jax.studies.points import (
     POINTS,
     SCHEDULES,
     Family,
     around,
-    check_dims,
     check_system,
     directions,
     embedded,
     marginal,
 )
 
-RADII = 10.0 ** -np.arange(1.0, 8.5, 0.5)
+RADII = radii(1.0, 8.5)
 # The radii, from this one on, at which slopes are read.
 READ_FROM = 6
-PER_DECADE = 2
-# Below it the determinant of a signal target counts as zero.
-_SMALLEST_NOISE = 1e-11
 _TRAINED_FROM = 1e-3
-_PAIRS = 4
 # A multiple of all numbers of points.
 _ROWS = 15
 
@@ -86,7 +82,7 @@ class Options:
         integer("seed", self.seed, low=0)
         real("limit", self.limit, low=0.0, open_low=True)
         truth("surfaces", self.surfaces)
-        check_dims(self.dims, 1)
+        increasing("dims", self.dims, integer, low=1)
 
 
 QUICK = Options(cells=24, dims=(1, 2))
@@ -150,7 +146,7 @@ class Well:
     @property
     def exponent(self) -> tuple[float, float, float]:
         """Mean, smallest and largest exponent at the radii that are read."""
-        return _range(self.exponents[READ_FROM:])
+        return ranged(self.exponents[READ_FROM:])
 
     @property
     def energy_slope(self) -> tuple[float, float, float]:
@@ -163,7 +159,7 @@ class Well:
     def growth(self, name: str) -> tuple[float, float, float]:
         """Return by how much a length or the energy grows in the last decade: mean and range over directions."""
         values = getattr(self, name)
-        return _range(values[-1] - values[-1 - PER_DECADE])
+        return ranged(values[-1] - values[-1 - PER_DECADE])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +192,7 @@ def measure(options: Options) -> Study:
     first, second = SCHEDULES["Linear"], SCHEDULES["VPLinear"]
     tasks: dict[str, Any] = {"plane": partial(_maps, axis, options)}
     for family, target in ((first, options.target), (second, "Noise")):
-        schedule = family.from_noise(_SMALLEST_NOISE)
+        schedule = family.from_noise(SMALLEST_NOISE)
         for dim in options.dims:
             case = partial(_well, family, schedule, target, dim, family.law, options.seed)
             tasks[f"{family.law}, D = {dim}"] = case
@@ -235,7 +231,7 @@ def _maps(axis: Float[np.ndarray, "C"], options: Options) -> dict[int, Maps]:
 
 
 def _well(family: Family, schedule: Schedule, target: str, dim: int, law: str, seed: int) -> Well:
-    points, unit = embedded(POINTS[3], dim), directions(dim, _PAIRS, seed)
+    points, unit = embedded(POINTS[3], dim), directions(dim, PAIRS, seed)
     u = around(points[0], RADII, unit)
     found = marginal(points, schedule, target).analyse(jnp.asarray(u.reshape(-1, dim)))
     # It exists, since a > 0 at the t_max of these schedules.
@@ -250,8 +246,3 @@ def _well(family: Family, schedule: Schedule, target: str, dim: int, law: str, s
 def _worst(found: Analysis) -> float:
     """Return the largest estimated relative error of what is shown."""
     return max(float(np.max(found.errors[name])) for name in ("log_density", "energy_grad", "field"))
-
-
-def _range(values: Float[np.ndarray, "..."]) -> tuple[float, float, float]:
-    """Return mean, smallest and largest of numbers."""
-    return float(values.mean()), float(values.min()), float(values.max())

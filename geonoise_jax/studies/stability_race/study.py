@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from geonoise_jax.checks import integer, real, refused, several
+from geonoise_jax.checks import increasing, integer, real
 from geonoise_jax.exact import FiniteSet, Marginal
 from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.fields import ExactField
@@ -44,6 +44,7 @@ from geonoise_jax.stability import (
     of_steps,
     perturbation,
 )
+from geonoise_jax.studies.quick import replace_defaults
 from geonoise_jax.studies.ring import NUM_DATA, ring
 
 # Where the prior begins, far below the noise levels that are looked at.
@@ -110,15 +111,11 @@ class Options:
     def __post_init__(self) -> None:
         """Validate the numbers."""
         if self.quick:
-            for name, value in (("dims", (2, 8)), ("num", 8)):
-                if getattr(self, name) == getattr(Options, name):
-                    object.__setattr__(self, name, value)
+            replace_defaults(self, {"dims": (2, 8), "num": 8})
         for name, low in (("num", 2), ("levels", 8), ("seed", 0)):
             integer(name, getattr(self, name), low=low)
         real("radius", self.radius, low=0.0, high=_MOST, open_low=True)
-        dims = several("dims", self.dims, integer, low=2)
-        if list(dims) != sorted(set(dims)):
-            raise refused("dims", dims, "increasing")
+        increasing("dims", self.dims, integer, low=2)
 
 
 @dataclasses.dataclass(frozen=True)
