@@ -48,7 +48,9 @@ def started(choice: ConfigDict, folder: Path, limit: int = 0) -> subprocess.Comp
 def lines(ended: subprocess.CompletedProcess[str]) -> list[str]:
     """What was said but for how far it is."""
     return [
-        line for line in ended.stderr.splitlines() if not line.startswith(("train: ", "matmul_precision", "resuming"))
+        line
+        for line in ended.stderr.splitlines()
+        if not line.startswith(("train: ", "data: ", "matmul_precision", "resuming"))
     ]
 
 

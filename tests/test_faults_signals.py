@@ -45,7 +45,7 @@ PHASES = [
     ("train", "geonoise_jax.training.train.initial_state"),
     ("sample", "geonoise_jax.evaluation.draw.restore"),
     ("sample", "geonoise_jax.evaluation.restore.generate"),
-    ("sample", "geonoise_jax.files.save_arrays"),
+    ("sample", "geonoise_jax.files.writing.save_arrays"),
     ("figure", "geonoise_jax.studies.excess_risk.measure"),
     ("demo", "geonoise_jax.build.arrays"),
     ("exact", "geonoise_jax.build.marginal"),
