@@ -167,17 +167,17 @@ def test_lines_of_json(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     files.append_line(path, '{"a": 1}')
     files.append_line(path, '{"a": 2}')
-    assert files.read_json_lines(path) == [{"a": 1}, {"a": 2}]
+    assert files.JsonLines(path).read() == [{"a": 1}, {"a": 2}]
     files.append_line(path, '{"a"')
-    assert files.read_json_lines(path, torn=True) == [{"a": 1}, {"a": 2}]
+    assert files.JsonLines(path).read(torn=True) == [{"a": 1}, {"a": 2}]
     with pytest.raises(UserError, match=r"a.jsonl: line 3: is damaged: not valid JSON"):
-        files.read_json_lines(path)
+        files.JsonLines(path).read()
     files.append_line(path, "[]")
     with pytest.raises(UserError, match=r"a.jsonl: line 3: is damaged"):
-        files.read_json_lines(path, torn=True)
+        files.JsonLines(path).read(torn=True)
     path.write_text("7\n")
     with pytest.raises(UserError, match=r"a.jsonl: line 1: is damaged: must be a JSON object"):
-        files.read_json_lines(path)
+        files.JsonLines(path).read()
 
 
 HOLD = """

@@ -21,7 +21,7 @@ from geonoise_jax.files.paths import (
     unreadable,
     usable_folder,
 )
-from geonoise_jax.files.reading import opened, read_arrays, read_json, read_json_lines, read_text
+from geonoise_jax.files.reading import opened, read_arrays, read_json, read_text
 from geonoise_jax.files.writing import (
     append_line,
     discard_drafts,
@@ -52,7 +52,6 @@ __all__ = [
     "opened",
     "read_arrays",
     "read_json",
-    "read_json_lines",
     "read_text",
     "remove",
     "replacing",

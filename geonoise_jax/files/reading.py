@@ -72,21 +72,8 @@ def read_json(path: str | PurePath) -> Any:
     return _parsed(read_text(path), str(path))
 
 
-def read_json_lines(path: str | PurePath, *, torn: bool = False) -> list[dict[str, Any]]:
-    """Return the objects of a file with one in each line.
-
-    Args:
-        path: the file.
-        torn: leave out a last line that a crash has torn.
-
-    Raises:
-        UserError: if it cannot be read, or a line is no JSON object.
-    """
-    return parsed_lines(read_text(path).splitlines(), str(path), torn=torn)
-
-
 def parsed_lines(lines: Sequence[str], where: str, *, torn: bool = False) -> list[dict[str, Any]]:
-    """Return the objects of lines, as :func:`read_json_lines` does.
+    """Return the objects of lines with one in each.
 
     Args:
         lines: the lines.
