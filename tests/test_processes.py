@@ -227,14 +227,29 @@ def test_a_process_that_falls_silent_is_given_up(data_dir: Path, of_two: Path, t
 
 
 @pytest.mark.slow
-def test_three_processes_go_on_with_a_run_of_two(data_dir: Path, of_one: Path, of_two: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("placement", ["auto", "stream"])
+def test_three_processes_go_on_with_a_run_of_two(
+    data_dir: Path, of_one: Path, of_two: Path, tmp_path: Path, placement: str
+) -> None:
     longer = {"training__num_steps": 16}
     folder = copied(of_two, tmp_path / "three")
-    with Processes(3, words(data_dir, folder / "run", **longer)) as run:
+    with Processes(3, words(data_dir, folder / "run", **longer, data__placement=placement)) as run:
         assert run.statuses() == [0, 0, 0], run.outputs
     build.train(choice(data_dir, **longer), copied(of_one, tmp_path / "one") / "run", devices=jax.devices()[:1])
     three, one = lines(folder), lines(tmp_path / "one")
     np.testing.assert_allclose([line["loss"] for line in three], [line["loss"] for line in one], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_begin_with_the_averages_of_another_run(data_dir: Path, of_two: Path, tmp_path: Path) -> None:
+    begun = {"init_from__workdir": of_two / "run", "init_from__step": 6, "optimizer__learning_rate": 2e-3}
+    with Processes(2, words(data_dir, tmp_path / "two" / "run", **begun), devices=4) as run:
+        assert run.statuses() == [0, 0], run.outputs
+        assert sum("parameters (ema) from" in line for each in run.outputs.values() for line in each) == 1, run.outputs
+    build.train(choice(data_dir, **begun), tmp_path / "one" / "run", devices=jax.devices()[:1])
+    two, one = lines(tmp_path / "two"), lines(tmp_path / "one")
+    np.testing.assert_allclose([line["loss"] for line in two], [line["loss"] for line in one], rtol=1e-4)
+    assert two[0]["loss"] < 0.9 * lines(of_two)[0]["loss"], "it begins with what was learnt"
 
 
 @pytest.mark.slow
