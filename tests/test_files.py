@@ -163,6 +163,23 @@ def test_damaged_json_is_named(content: bytes | None, message: str, tmp_path: Pa
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("damage", ["emptied", "cut", "noise", "objects", "moved"])
+def test_damaged_arrays_are_named(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.arange(100), b=np.array(["x", None]) if damage == "objects" else np.ones(3))
+    whole = path.read_bytes()
+    shifted = whole[:-6] + (2**31).to_bytes(4, "little") + whole[-2:]  # where the archive's directory lies
+    made = {"emptied": b"", "cut": whole[:-30], "noise": b"\x93" * 100, "objects": whole, "moved": shifted}
+    path.write_bytes(made[damage])
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: is damaged.*; remove it, and it is made again$"):
+        files.read_arrays(path)
+
+
+def test_arrays_that_are_not_there_are_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.npz: cannot be read \(no such file or directory\)$"):
+        files.read_arrays(tmp_path / "a.npz")
+
+
 def test_lines_of_json(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     files.append_line(path, '{"a": 1}')

@@ -51,16 +51,20 @@ def read_arrays(path: str | PurePath) -> dict[str, Any]:
     """Return the arrays of a .npz by name.
 
     Raises:
-        UserError: if it is damaged or cannot be read.
+        UserError: if it cannot be read, or is damaged; only of the latter it says to remove it.
     """
     import numpy as np
 
     path = location(path)
-    try:
-        with opened(path) as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: is damaged or cannot be read ({error}); remove it, and it is made again") from error
+    with naming(path, "cannot be read") if isinstance(path, Path) else contextlib.nullcontext(), opened(path) as file:
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        # A directory of the archive that points beyond its end is an OSError, as a disk that fails is.
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(
+                f"{path}: is damaged or cannot be read ({error}); remove it, and it is made again"
+            ) from error
 
 
 def read_json(path: str | PurePath) -> Any:
