@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from geonoise_jax import cli, config
 from geonoise_jax.config import ConfigDict
@@ -85,3 +88,15 @@ def test_every_page_is_tested() -> None:
     tested = Path(__file__).read_text()
     for page in DOCS.glob("*.md"):
         assert page.name in ELSEWHERE or page.name in tested, page.name
+
+
+@pytest.mark.slow
+def test_the_tour_makes_its_four_pictures(tmp_path: Path) -> None:
+    runpy.run_path(str(DOCS / "tour.py"))["main"](tmp_path, num_steps=50)
+    assert [path.name for path in sorted(tmp_path.glob("*.png"))] == [
+        *("1_exact_field.png", "2_fields.png", "3_samples.png", "4_trajectories.png")
+    ]
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as image:
+            assert min(image.size) > 500
+            assert len(np.unique(np.asarray(image.convert("L").resize((64, 64))))) > 16, "something is drawn"
