@@ -1,7 +1,8 @@
-"""Shared test set-up: 8 fake CPU devices, strict promotion, programs compiled fast, a persistent compile cache.
+"""Shared test set-up: fake CPU devices, strict promotion, programs compiled fast, a persistent compile cache.
 
 Most of the time of the tests is that of compiling programs that run once: XLA is asked for little optimisation. With
-GEONOISE_TESTS_OPTIMIZED=1 it optimises as it does for users.
+GEONOISE_TESTS_OPTIMIZED=1 it optimises as it does for users. There are 8 devices, of which what is told of none takes
+two: a step on eight of a machine with two cores is slow. Modules with `DEVICES = 8` are about all of them.
 """
 
 from __future__ import annotations
@@ -31,30 +32,41 @@ import jax
 import pytest
 from absl import logging as absl_logging
 
+from geonoise_jax.training import sharding
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.devices()  # the flags are read now, and not when tests have set others for child processes
+# Programs of a module may serve the next ones, but those of a thousand tests would fill several GiB.
+_FULL = 3 * 2**30
 # A run in the background ignores these, and so would the programs under test, which keep to that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def clean_process() -> Iterator[None]:
-    """Undo what the command line does to its process, which other tests and their child processes would inherit.
+def _resident() -> int:
+    """Bytes of memory that this process has in use; where the system does not say, as if it were all."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else sys.maxsize
 
-    Compiled programs go too: those of a thousand tests would fill several GiB.
-    """
+
+@pytest.fixture(scope="module", autouse=True)
+def clean_process(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Undo what the command line does to its process, which other tests and their child processes would inherit."""
+    devices = getattr(request.module, "DEVICES", 2)
     logger, verbosity = logging.getLogger("geonoise_jax"), absl_logging.get_verbosity()
     before = logger.handlers[:], logger.level, logger.propagate
     hook, level = sys.unraisablehook, logging.getLogger("asyncio").level
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
+        patch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={devices}"))
+        patch.setattr(sharding, "all_devices", lambda: jax.devices()[:devices])
         yield
     logger.handlers[:], logger.level, logger.propagate = before
     absl_logging.set_verbosity(verbosity)
     sys.unraisablehook = hook
     logging.getLogger("asyncio").setLevel(level)
-    jax.clear_caches()
+    if _resident() > _FULL:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -57,8 +57,8 @@ def test_all_stop_where_the_field_is_small(cases: list[Case]) -> None:
     edge = QUICK.tolerance * np.sqrt(8.0) / 20.0
     for case in cases:
         assert case.distance.max() < 1.02 * edge
-        # One sample of the mixed levels starts closer.
-        assert case.distance[case.evaluations > 1].min() > 0.8 * edge
+        # One step ago it was not there yet, and momentum makes steps longer; one sample of the mixed levels starts closer.
+        assert case.distance[case.evaluations > 1].min() > 0.5 * edge
 
 
 @pytest.mark.parametrize("name", [pytest.param("eqm_nesterov", marks=pytest.mark.slow), "eqm_nesterov_released"])

@@ -17,7 +17,7 @@ from geonoise_jax.process.times import Uniform
 
 PROCESS, LAW = Process(Linear(), Velocity()), Uniform(1e-3, 0.999)
 # Fewer than a turn, a turn, whole turns, turns of another size, a number that no turn divides.
-NUMBERS = (1, 5, 8, 24, 30, 17)
+NUMBERS = (1, 8, 30, 17)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def _queries(num: int) -> jnp.ndarray:
     return jnp.asarray((1 - t) * rng.normal(size=(num, 12)) + t * rng.normal(size=(num, 12)))
 
 
-@pytest.mark.parametrize("num", NUMBERS[3:])
+@pytest.mark.parametrize("num", NUMBERS[2:])
 def test_a_query_has_the_field_that_it_has_alone(marginal: Marginal, num: int) -> None:
     u = _queries(num)
     alone = jnp.concatenate([marginal.field(u[i : i + 1]) for i in range(num)])

@@ -102,7 +102,9 @@ def at_batch(monkeypatch: pytest.MonkeyPatch, *steps: int, number: signal.Signal
         yield
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.slow) for each in NUMBERS[1:])]
+)
 def test_the_first_signal_says_what_it_waits_for_and_the_second_ends(
     number: signal.Signals, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,9 @@ TRAINING = {
 }
 
 
-@pytest.mark.parametrize("streams", TRAINING)
+@pytest.mark.parametrize(
+    "streams", ["dead pipe", *(pytest.param(each, marks=pytest.mark.slow) for each in ("closed", "full"))]
+)
 def test_training_ends_well_without_streams(streams: str, tmp_path: Path) -> None:
     given = [f"--config.{key}={value}" for key, value in {**SMALL, "data.data_dir": tmp_path / "data"}.items()]
     assert start(tmp_path, TRAINING[streams], "train", CONFIG, f"--workdir={tmp_path / 'run'}", *given) == 0

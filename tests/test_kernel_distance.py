@@ -130,7 +130,7 @@ def test_closed_form_of_the_gaussian_kernel_in_more_dimensions(dim: int) -> None
     assert abs(found.value - gaussian_between(0.5, 1.3, 3.0, dim)) < 3.5 * found.spread
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("share", [0.1, pytest.param(0.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("shift", "scale"), LAWS)
 def test_the_interval_of_kid_contains_the_distance_of_the_laws(shift: float, scale: float, share: float) -> None:
     """However much subsets overlap, where the scatter over the root of their number would be far too small."""

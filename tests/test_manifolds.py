@@ -60,7 +60,10 @@ def test_the_jackknife_leaves_out_each_group() -> None:
     assert [each.spread for each in found] == pytest.approx(np.maximum(np.sqrt(want), binomial), rel=1e-9)
 
 
-@pytest.mark.parametrize(("n", "m", "dim"), [(100, 100, 1), (200, 80, 2), (80, 200, 8)])
+@pytest.mark.parametrize(
+    ("n", "m", "dim"),
+    [(80, 200, 2), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((100, 100, 1), (200, 80, 8)))],
+)
 def test_samples_of_the_datas_law_have_the_density_and_coverage_of_the_closed_form(n: int, m: int, dim: int) -> None:
     """And their intervals contain them; those of precision contain its mean."""
     found = []

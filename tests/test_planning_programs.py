@@ -25,6 +25,7 @@ from tests.training_runs import circles
 
 SMALL = {"model__kwargs__width": 64, "model__kwargs__dropout": 0.0, "sampling__num_steps": 3, "sampling__num": 8}
 # The same of a command line, with data sets of the size that `circles` makes.
+DEVICES = 8  # see conftest
 WORDS = ("data.kwargs.dim=3", "data.kwargs.num_train=200", "model.kwargs.width=8", "training.batch_size=32")
 
 

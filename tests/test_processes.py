@@ -120,6 +120,7 @@ def test_the_order_of_the_data_is_bitwise_that_of_one_process(data_dir: Path, of
         np.testing.assert_array_equal(batch, stream.index(step))
 
 
+@pytest.mark.slow
 def test_each_reads_only_its_rows_of_a_set_beyond_memory(data_dir: Path, of_two: Path, tmp_path: Path) -> None:
     """The same run as in memory, bit for bit on the same devices."""
     more = {number: [str(tmp_path / f"read{number}")] for number in range(2)}

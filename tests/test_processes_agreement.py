@@ -19,6 +19,8 @@ from geonoise_jax.processes import agreement, ending
 from geonoise_jax.signals import StopRequest
 from geonoise_jax.training.sharding import sampling_mesh
 
+DEVICES = 8  # see conftest
+
 
 class Store:
     """The key-value store of jax's client."""

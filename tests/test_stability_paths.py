@@ -62,7 +62,11 @@ def test_the_velocity_of_vp_is_the_worst() -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("which", [0, 1, 3, 6], ids=["VP eps", "VP v", "FM v", "EqM"])
+@pytest.mark.parametrize(
+    "which",
+    [0, 6, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 3))],
+    ids=["VP eps", "EqM", "VP v", "FM v"],
+)
 def test_the_sampler_has_the_factor_of_the_local_model(which: int) -> None:
     """Beside one datum, for an error that leaves the radius positive; 1.62, 1.64, 1.00 and 3.3e-4 at D = 128."""
     schedule, target, _, _ = FACTORS[which]

@@ -23,7 +23,7 @@ from geonoise_jax.training import ema
 FILES = sorted(path.name for path in (Path(config.__file__).parents[2] / "configs").glob("*.py"))
 VARIANTS = variants()
 # Trained and sampled by default: one of every kind of sampler.
-QUICK = ("flow_matching,blind", "ddpm,conditional", "eqm,blind")
+QUICK = ("ddpm,conditional", "eqm,blind")
 CHANNELS = {"cifar10.py": 3, "svhn.py": 3, "imagenet64.py": 3}
 TINY_NET = {"base_channels": 4, "blocks_per_level": 1, "channel_multipliers": "(1, 2)", "attention_resolutions": "(4,)"}
 

@@ -35,7 +35,9 @@ def of_images(folder: Path, variant: str = "flow_matching,blind", **overrides: A
     return override(choice, [(key, str(value)) for key, value in words.items()])
 
 
-@pytest.mark.parametrize("variant", ["flow_matching,blind", "flow_matching,conditional"])
+@pytest.mark.parametrize(
+    "variant", ["flow_matching,blind", pytest.param("flow_matching,conditional", marks=pytest.mark.slow)]
+)
 def test_a_run_goes_on_bit_for_bit_and_samples_as_of_plain_images(variant: str, tmp_path: Path) -> None:
     choice = of_images(tmp_path, variant)
     train(choice, tmp_path / "whole")

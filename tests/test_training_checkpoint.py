@@ -67,7 +67,7 @@ def remove_meta(step: Path) -> None:
     shutil.rmtree(step / "meta")
 
 
-DAMAGES = [empty, truncate, flip_bytes, remove_meta]
+DAMAGES = [truncate, remove_meta, *(pytest.param(each, marks=pytest.mark.slow) for each in (empty, flip_bytes))]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -86,6 +86,7 @@ def test_placement_of_the_data_changes_nothing(placement: str, data_dir: Path, o
     assert metrics_of(tmp_path) == metrics_of(on_eight)
 
 
+DEVICES = 8  # see conftest
 BAD = [
     (
         {"training__batch_size": 36},

@@ -53,7 +53,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) 
     ("steps", "number"),
     [
         ([7], signal.SIGTERM),
-        ([0, 33, 58], signal.SIGINT),
+        ([0, 41], signal.SIGINT),
         *(
             pytest.param(*each, marks=pytest.mark.slow)
             for each in [

@@ -103,15 +103,23 @@ def survey(
     """Bound the integrand ``p(u | t) p(t)`` of every query of a projection over the whole range."""
     anchor = distribution.anchor(projection)
     chart = chart_of(prior, domain, dim, sparse=anchor is not None)
-    # In NumPy, which compiles nothing.
-    grid: Any = jax.tree.map(lambda values: values.astype(dtype), chart._replace(interpolation=None))
+    # In NumPy, which compiles nothing. No argument has 64 bits where the observations have not: what jax makes of those
+    # depends on the precision that was enabled when a program was compiled.
+    cast = functools.partial(_cast, dtype=dtype)
+    grid: Any = jax.tree.map(cast, chart._replace(interpolation=None))
     num = jax.tree.leaves(projection)[0].shape[0]
     searched: Any = (np.broadcast_to(values[chart.search], (num, len(chart.search))) for values in grid.level)
     level = Level(*map(jnp.asarray, searched))
     scores = compiled_scores(distribution, projection, level)
     if anchor is None:
-        return chart, _dense(scores.relative, grid.log_prior, _lerp(chart))
-    return chart, _sparse((scores.relative, scores.offset), level, anchor, grid, chart.interpolation, dim)
+        return chart, _dense(scores.relative, grid.log_prior, jax.tree.map(cast, _lerp(chart)))
+    between = jax.tree.map(cast, chart.interpolation)
+    return chart, _sparse((scores.relative, scores.offset), level, anchor, grid, between, dim)
+
+
+def _cast(values: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return numbers in the dtype of the observations, and indices in 32 bits."""
+    return values.astype({"f": dtype, "i": np.int32}.get(values.dtype.kind, values.dtype))
 
 
 @functools.lru_cache(maxsize=256)
@@ -192,7 +200,7 @@ def _lerp(chart: Chart) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _dense(log_p: Float[Array, "B M"], log_prior: Float[Array, "n"], lerp: tuple[Array, Array, Array]) -> Landscape:
     search, left, share = lerp
     values = log_p + log_prior[search][None]
-    share = share.astype(values.dtype)[None]
+    share = share[None]
     between = values[:, left] * (1.0 - share) + values[:, left + 1] * share
     return Landscape(between + _BUMP, values.max(axis=1, keepdims=True))
 
@@ -210,7 +218,7 @@ def _sparse(
     constant = offset[:, None] + dim * (jnp.log(level.b) + 0.5 * LOG_2PI)
     log_z = relative + (constant + _half_distance(anchor, level))
     one, two = log_z[:, between.first], log_z[:, between.second]  # [B, 3, n]
-    weight1, weight2, per = (x.astype(log_z.dtype)[None] for x in between[2:5])
+    weight1, weight2, per = (x[None] for x in between[2:5])
     bounds = weight1 * one + weight2 * two + per * anchor.information
     bounds = jnp.where(between.usable[None], bounds, -jnp.inf)
     own = grid.log_prior - dim * (grid.log_b + 0.5 * LOG_2PI)

@@ -94,7 +94,7 @@ class Options:
             integer(name, getattr(self, name), low=low)
 
 
-QUICK = Options(dims=(8,), num=64, step_size=0.005, tolerance=0.1)
+QUICK = Options(dims=(8,), num=64, step_size=0.01, tolerance=0.1)
 
 
 class Case(NamedTuple):

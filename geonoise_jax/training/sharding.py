@@ -54,6 +54,11 @@ class Layout:
             raise UserError(f"sharding.parameters = {self.parameters!r}: unknown{nearest(self.parameters, LAYOUTS)}")
 
 
+def all_devices() -> list[jax.Device]:
+    """Return the devices of a mesh for which none are named: those of all processes."""
+    return jax.devices()
+
+
 def make_mesh(layout: Layout, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Return the mesh of axes ``data`` and ``model`` over all devices.
 
@@ -61,7 +66,7 @@ def make_mesh(layout: Layout, devices: Sequence[jax.Device] | None = None) -> Me
         ValueError: if the sizes do not use all devices.
     """
     ordered = devices is None
-    devices = jax.devices() if devices is None else devices
+    devices = all_devices() if devices is None else devices
     sizes = [layout.data, layout.model]
     if -1 in sizes:
         sizes[sizes.index(-1)] = len(devices) // abs(math.prod(sizes)) or 1
@@ -83,7 +88,7 @@ def _by_topology(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndar
 
 def sampling_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Return a mesh with all devices on the data axis, for work that only splits batches."""
-    devices = jax.devices() if devices is None else devices
+    devices = all_devices() if devices is None else devices
     return Mesh(np.asarray(devices).reshape(-1, 1), AXES)
 
 
