@@ -57,7 +57,7 @@ def test_all_stop_where_the_field_is_small(cases: list[Case]) -> None:
     edge = QUICK.tolerance * np.sqrt(8.0) / 20.0
     for case in cases:
         assert case.distance.max() < 1.02 * edge
-        # One step ago it was not there yet, and momentum makes steps longer; one sample of the mixed levels starts closer.
+        # One step ago none was there, and momentum makes steps longer; one sample of the mixed levels starts closer.
         assert case.distance[case.evaluations > 1].min() > 0.5 * edge
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from geonoise_jax.exact import Distribution, FiniteSet, Gaussian, Marginal, survey
 from geonoise_jax.exact.quadrature import ORDER, gauss_legendre
+from geonoise_jax.process.process import Process
+from geonoise_jax.process.schedules import Linear
+from geonoise_jax.process.targets import Velocity
+from geonoise_jax.process.times import Uniform
 
 
 def peak(centre: float, width: float, panels: int, reach: float = 6.0, shift: float = 0.0) -> np.ndarray:
@@ -54,3 +61,25 @@ def test_panels_of_no_width_hold_nothing() -> None:
     np.testing.assert_array_equal(np.asarray(weights[0, 2 * ORDER :]), 0.0)
     assert (np.asarray(weights[0, ORDER : 2 * ORDER]) > 0.0).all()
     assert jax.tree.leaves(weights)[0].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("distribution", [FiniteSet(np.eye(3, dtype=np.float32)), Gaussian(np.zeros(3), np.eye(3))])
+def test_no_argument_of_a_program_is_wider_than_the_observations(
+    distribution: Distribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What jax makes of 64 bits depends on the precision that is enabled, which may be another at the next call."""
+    widths: set[int] = set()
+
+    def noting(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            widths.update(np.asarray(leaf).dtype.itemsize for leaf in jax.tree.leaves(arguments[:5]))
+            return function(*arguments)
+
+        return call
+
+    for name in ("_sparse", "_dense"):
+        monkeypatch.setattr(survey, name, noting(getattr(survey, name)))
+    process, law = Process(Linear(), Velocity()), Uniform(0.001, 0.999)
+    Marginal(distribution, process, law).field(jnp.array([[0.3, 0.1, -0.2]], jnp.float32))
+    assert widths <= {1, 4}
+    assert widths
