@@ -63,7 +63,7 @@ def test_panels_of_no_width_hold_nothing() -> None:
     assert jax.tree.leaves(weights)[0].dtype == jnp.float32
 
 
-@pytest.mark.parametrize("distribution", [FiniteSet(np.eye(3, dtype=np.float32)), Gaussian(np.zeros(3), np.eye(3))])
+@pytest.mark.parametrize("distribution", [FiniteSet(np.eye(3, dtype=np.float32)), Gaussian(np.ones(3), np.eye(3))])
 def test_no_argument_of_a_program_is_wider_than_the_observations(
     distribution: Distribution, monkeypatch: pytest.MonkeyPatch
 ) -> None:

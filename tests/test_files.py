@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,28 @@ def test_damaged_json_is_named(content: bytes | None, message: str, tmp_path: Pa
     with pytest.raises(UserError, match=f"^{re.escape(str(path))}: {message}") as error:
         files.read_json(path)
     assert "\n" not in str(error.value)
+
+
+def test_drafts_of_killed_processes_go_with_the_next_writer(tmp_path: Path) -> None:
+    killed = """if True:
+        import os, signal
+        from geonoise_jax import files
+        with files.replacing("run/samples/a.png"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert subprocess.run([sys.executable, "-c", killed], cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    (left,) = (tmp_path / "run" / "samples").iterdir()
+    host, process = left.name.removeprefix(".draft-").rsplit("-", 2)[:2]
+    old = time.time() - 7200.0
+    kept = [left.with_name(name) for name in (f".draft-{host}-{os.getpid()}-0.tmp", f".draft-other-{process}-0.tmp")]
+    for path in kept:
+        path.touch()
+        os.utime(path, (old, old))
+    with files.locked(tmp_path / "run"):
+        assert left.exists(), "it may be of another container"
+    os.utime(left, (old, old))
+    with files.locked(tmp_path / "run"):
+        assert sorted((tmp_path / "run" / "samples").iterdir()) == sorted(kept)
 
 
 @pytest.mark.parametrize("damage", ["emptied", "cut", "noise", "objects", "moved"])

@@ -16,7 +16,7 @@ from geonoise_jax.errors import UserError
 from geonoise_jax.files import leases
 from geonoise_jax.files.paths import HOLDER, LOCK, absolute, exists, location, naming
 from geonoise_jax.files.reading import read_json
-from geonoise_jax.files.writing import write_json
+from geonoise_jax.files.writing import discard_left_drafts, write_json
 
 _LOCKED: set[PurePath] = set()
 _LOCKED_GUARD = threading.Lock()
@@ -84,6 +84,7 @@ def _locked(path: Path, name: str) -> Iterator[None]:
                 raise UserError(_in_use(path, name, _holder(path))) from error
         try:
             write_json(path / HOLDER, _own())
+            discard_left_drafts(path)
             yield
         finally:
             with contextlib.suppress(OSError):

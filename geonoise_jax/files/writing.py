@@ -11,6 +11,8 @@ import io
 import itertools
 import json
 import os
+import socket
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 _DRAFTS: set[Path] = set()
 _NUMBERS = itertools.count()
+# So old a draft is whose process is gone, before it is removed: in containers that share a folder and the name of a
+# host, the number of a process says nothing.
+_LEFT_SECONDS = 3600.0
 
 
 @contextlib.contextmanager
@@ -53,7 +58,7 @@ def replacing(path: str | PurePath, name: str = "out") -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _replacing(path: Path, name: str) -> Iterator[IO[bytes]]:
-    draft = path.with_name(f".draft-{os.getpid()}-{next(_NUMBERS)}.tmp")
+    draft = path.with_name(f".draft-{socket.gethostname()}-{os.getpid()}-{next(_NUMBERS)}.tmp")
     with naming(path, "cannot be written", draft):
         if path.is_dir():
             raise UserError(f"{name} = {str(path)!r}: is a folder; must be the name of a file")
@@ -75,6 +80,28 @@ def discard_drafts() -> None:
     """Remove the drafts of this process: for one that ends without unwinding."""
     for draft in tuple(_DRAFTS):
         draft.unlink(missing_ok=True)
+
+
+def discard_left_drafts(folder: Path) -> None:
+    """Remove drafts below a folder that processes of this host left, which were killed while they wrote."""
+    for draft in folder.rglob(f".draft-{socket.gethostname()}-*.tmp"):
+        number = draft.name.rsplit("-", 2)[1]
+        with contextlib.suppress(OSError):
+            if number.isdigit() and not _is_alive(int(number)) and time.time() - draft.stat().st_mtime > _LEFT_SECONDS:
+                draft.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether a process of this host goes on; True where that cannot be asked without a signal."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def remove(path: str | PurePath) -> None:
