@@ -1,0 +1,72 @@
+"""What each study may spend where all are made: one table. A study that is not named has its own defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from geonoise_jax.studies.workdirs import Training
+
+
+class Budget(NamedTuple):
+    """What one study may spend.
+
+    Attributes:
+        seconds: about what it takes on 2 cores, which says when all will be made; nothing else depends on it.
+        options: of the study, in place of its defaults.
+        training: of the run that it measures, where it needs one.
+    """
+
+    seconds: float = 60.0
+    options: Mapping[str, Any] = {}
+    training: Training | None = None
+
+
+class Plan(NamedTuple):
+    """The budgets of one study.
+
+    Attributes:
+        full: for its numbers.
+        quick: for a try-out, beside what the study itself has for one.
+    """
+
+    full: Budget = Budget()
+    quick: Budget = Budget(seconds=15.0)
+
+
+_CIRCLES = "configs/circles.py:flow_matching,blind"
+_DENSITY = "configs/digits.py:dual_score,conditional"
+_CLASSES = "configs/digits.py:flow_matching,blind,class_conditional"
+
+
+def _training(config: str, steps: int, **changes: Any) -> Training:
+    further = {key.replace("__", "."): value for key, value in changes.items()}
+    return Training(config, {"training.num_steps": steps, "sampling.every": 0, **further})
+
+
+BUDGETS: dict[str, Plan] = {
+    "excess_risk": Plan(
+        Budget(90, {}, _training(_CIRCLES, 4000, checkpoint__every=250, checkpoint__keep=1000)),
+        Budget(
+            20,
+            {"num": 256, "checkpoints": 3, "accuracy": 1e-3},
+            _training(_CIRCLES, 200, checkpoint__every=100, checkpoint__keep=1000),
+        ),
+    ),
+    "log_density": Plan(
+        Budget(150, {}, _training(_DENSITY, 1000)),
+        Budget(25, {"num": 64, "levels": 5}, _training(_DENSITY, 20)),
+    ),
+    "guidance": Plan(
+        Budget(150, {}, _training(_CLASSES, 1000)),
+        Budget(25, {"num": 100, "scales": (1.0, 4.0)}, _training(_CLASSES, 20)),
+    ),
+    "images": Plan(Budget(600), Budget(60, {"systems": ("flow_matching",), "num": 200, "evaluations": (4,)})),
+    "circles": Plan(Budget(600), Budget(60)),
+    "blind_sampling": Plan(Budget(240), Budget(30)),
+}
+
+
+def budget_of(name: str, *, quick: bool) -> Budget:
+    """Return what a study may spend."""
+    return getattr(BUDGETS.get(name, Plan()), "quick" if quick else "full")
