@@ -293,7 +293,7 @@ def test_sources_are_those_that_a_study_uses() -> None:
 def test_verdicts_come_to_one_sentence() -> None:
     row = Row("eq. 1", "x is y", "z 1 [0, 2]", "D = 2", Outcome.UNTOLD)
     assert sentence([]) == "It judges no claim."
-    assert sentence([row]) == "eq. 1 claims that x is y: cannot be told, z 1 [0, 2] (D = 2)."
+    assert sentence([row]) == "The claim of eq. 1 that x is y cannot be told: z 1 [0, 2] (D = 2)."
     rows = [row, row, row._replace(outcome=Outcome.HOLDS), row._replace(outcome=Outcome.FAILS)]
     assert sentence(rows) == "Of 4 claims 1 holds, 1 does not hold and 2 cannot be told."
 

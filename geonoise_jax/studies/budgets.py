@@ -38,6 +38,9 @@ _CIRCLES = "configs/circles.py:flow_matching,blind"
 _DENSITY = "configs/digits.py:dual_score,conditional"
 _CLASSES = "configs/digits.py:flow_matching,blind,class_conditional"
 
+# A network that is made in seconds.
+_SMALL = {"model__kwargs__base_channels": 8, "model__kwargs__channel_multipliers": (1,)}
+
 
 def _training(config: str, steps: int, **changes: Any) -> Training:
     further = {key.replace("__", "."): value for key, value in changes.items()}
@@ -49,21 +52,21 @@ BUDGETS: dict[str, Plan] = {
         Budget(90, {}, _training(_CIRCLES, 4000, checkpoint__every=250, checkpoint__keep=1000)),
         Budget(
             20,
-            {"num": 256, "checkpoints": 3, "accuracy": 1e-3},
+            {"num": 256, "checkpoints": 2},
             _training(_CIRCLES, 200, checkpoint__every=100, checkpoint__keep=1000),
         ),
     ),
     "log_density": Plan(
         Budget(150, {}, _training(_DENSITY, 1000)),
-        Budget(25, {"num": 64, "levels": 5}, _training(_DENSITY, 20)),
+        Budget(25, {"num": 64, "levels": 5}, _training(_DENSITY, 20, **_SMALL)),
     ),
     "guidance": Plan(
         Budget(150, {}, _training(_CLASSES, 1000)),
-        Budget(25, {"num": 100, "scales": (1.0, 4.0)}, _training(_CLASSES, 20)),
+        Budget(25, {"num": 100, "scales": (1.0, 4.0)}, _training(_CLASSES, 40, **_SMALL)),
     ),
-    "images": Plan(Budget(600), Budget(60, {"systems": ("flow_matching",), "num": 200, "evaluations": (4,)})),
-    "circles": Plan(Budget(600), Budget(60)),
-    "blind_sampling": Plan(Budget(240), Budget(30)),
+    "blind_sampling": Plan(Budget(240), Budget(30, {"dims": (8,), "num_steps": 40})),
+    "circles": Plan(Budget(600), Budget(60, {"dims": (2,), "systems": ("ddpm", "flow_matching")})),
+    "images": Plan(Budget(600), Budget(60, {"systems": ("flow_matching",), "num": 300, "evaluations": (4,)})),
 }
 
 

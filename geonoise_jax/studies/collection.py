@@ -69,7 +69,9 @@ def make_all(out: str | Path, *, quick: bool = False) -> Collection:
                 part, made = Part(name, STUDIES[name].about, failure=_why(name, error)), True
             parts.append(part)
             if made:
-                clock.spent(name, time.perf_counter() - began)
+                seconds = time.perf_counter() - began
+                clock.spent(name, seconds)
+                _LOG.info("%s: took %s", name, duration(seconds))
             # Also of those so far: what takes long is looked at meanwhile.
             if made or number == len(STUDIES):
                 _write_page(folder, parts, quick=quick)

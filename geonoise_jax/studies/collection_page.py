@@ -52,11 +52,6 @@ class Part(NamedTuple):
         """Its verdicts."""
         return () if self.found is None else self.found.rows
 
-    @property
-    def title(self) -> str:
-        """Its name in words."""
-        return self.name.replace("_", " ").capitalize()
-
 
 def page(parts: Sequence[Part], total: int, versions: Mapping[str, str], *, quick: bool) -> str:
     """Return the page.
@@ -72,7 +67,7 @@ def page(parts: Sequence[Part], total: int, versions: Mapping[str, str], *, quic
         "<h1>Blind diffusion models: what is claimed, and what is measured</h1>",
         f"<p>{_said(_INTRODUCTION)}</p>",
         *_notices(parts, total, quick),
-        '<h2 id="verdicts">All verdicts</h2>',
+        "<h2>All verdicts</h2>",
         f"<p>{_said(sentence(rows))}</p>" + _tally(rows),
         _verdicts(parts),
         *map(_study, parts),
@@ -87,7 +82,7 @@ def sentence(rows: Sequence[Row]) -> str:
         return "It judges no claim."
     if len(rows) == 1:
         (row,) = rows
-        return f"{row.source} claims that {row.claim}: {_WORDS[row.outcome][0]}, {row.measured} ({row.condition})."
+        return f"The claim of {row.source} that {row.claim} {_WORDS[row.outcome][0]}: {row.measured} ({row.condition})."
     counts = Counter(row.outcome for row in rows)
     told = [f"{counts[each]} {_WORDS[each][counts[each] > 1]}" for each in Outcome if counts[each]]
     return f"Of {len(rows)} claims {_listed(told)}."
@@ -111,7 +106,7 @@ def _notices(parts: Sequence[Part], total: int, quick: bool) -> Iterable[str]:
 
 def _tally(rows: Sequence[Row]) -> str:
     counts = Counter(row.outcome for row in rows)
-    return f'<p class="tally">{" ".join(f"{_badge(each)} {counts[each]}" for each in Outcome)}</p>'
+    return f'<p class="tally">{" ".join(f"<span>{_badge(each)} {counts[each]}</span>" for each in Outcome)}</p>'
 
 
 def _verdicts(parts: Sequence[Part]) -> str:
@@ -140,7 +135,7 @@ def _link(part: Part) -> str:
 
 
 def _study(part: Part) -> str:
-    blocks = [f"<h2>{_said(part.title)}</h2>"]
+    blocks = [f"<h2>{_said(part.name)}</h2>"]
     if part.found is None or part.out is None:
         blocks.append(
             f'<p class="notice">Was to show {_said(part.about)}; could not be made: {_said(part.failure)}</p>'
@@ -152,7 +147,7 @@ def _study(part: Part) -> str:
             blocks.append(_hidden("Claims one by one", _table(HEADING, [_line(row) for row in part.rows])))
         blocks.append(_hidden("Numbers", f'<pre class="wide">{_said(part.found.table)}</pre>'))
     commands = "\n".join(part.commands)
-    blocks.append(f'<pre class="wide command">{_said(commands)}</pre>' if commands else "")
+    blocks.append(f'<pre class="wide">{_said(commands)}</pre>' if commands else "")
     return f'<section id="{part.name}">\n' + "\n".join(blocks) + "\n</section>"
 
 
@@ -193,12 +188,12 @@ section, footer { border-top: 1px solid #ddd; margin-top: 2rem; }
   padding: 0 .4rem; background: #fff; }
 .badge.holds { border-color: #009e73; } .badge.holds_if { border-color: #0072b2; }
 .badge.fails { border-color: #d55e00; } .badge.untold { border-color: #7f7f7f; }
-.tally .badge { margin-left: .6rem; } .tally .badge:first-child { margin-left: 0; }
+.tally { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; }
 .verdicts td, .verdicts th { white-space: normal; vertical-align: top; overflow-wrap: break-word; }
 details { margin: .7rem 0; } summary { cursor: pointer; }
 pre { font-size: .8rem; line-height: 1.35; background: #f6f6f6; padding: .6rem; }
-pre.command { white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 48rem) {
+  h1 { font-size: 1.5rem; line-height: 1.25; }
   .verdicts thead { display: none; }
   .verdicts tr { display: block; padding: .6rem 0; border-bottom: 1px solid #bbb; }
   .verdicts td { display: block; border: 0; padding: .1rem 0 .1rem 5.5rem; position: relative;

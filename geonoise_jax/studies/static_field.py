@@ -210,8 +210,8 @@ def picture(study: Study) -> Figure:
             axes.set_title("" if number else f"τ = {drawn.tau[frame]:.2g}", weight="normal", loc="center")
         row[0].set_ylabel(target, fontsize=10.0, weight="bold")
         _distances(row[-1], [each for each in study.rides if each.target == target])
-    panels[0, -1].set_title("at the end", weight="normal", loc="center")
-    panels[-1, -1].set_xlabel(f"distance to a datum (floor {_FLOOR:g})")
+    panels[0, -1].set_title(f"at the end (from {_FLOOR:g} on)", weight="normal", loc="center")
+    panels[-1, -1].set_xlabel("distance to a datum")
     style.headed(
         figure,
         f"Particles riding one frozen blind field (D = {options.dims[0]}), coloured by the datum they end nearest to",
@@ -246,7 +246,7 @@ def _distances(axes: Any, rides: list[Ride]) -> None:
         axes.step(ordered, share, where="post", color=style.COLORS[number], label=f"D = {each.dim}")
     axes.axvline(NEAR, color=style.REFERENCE, linestyle=":", linewidth=0.9)
     axes.set(xscale="log", xlim=(0.6 * _FLOOR, 5.0), ylim=(0.0, 1.03), ylabel="share of particles")
-    axes.legend(loc="lower right", fontsize=7.0)
+    axes.legend(loc="lower right", fontsize=7.0, frameon=True, framealpha=1.0, edgecolor="none")
 
 
 def pages(study: Study, image: Image.Image) -> dict[str, str | bytes]:  # noqa: ARG001
