@@ -53,7 +53,7 @@ BUDGETS: dict[str, Plan] = {
         Budget(
             20,
             {"num": 256, "checkpoints": 2},
-            _training(_CIRCLES, 200, checkpoint__every=100, checkpoint__keep=1000),
+            _training(_CIRCLES, 200, checkpoint__every=100, checkpoint__keep=1000, data__kwargs__num_train=1000),
         ),
     ),
     "log_density": Plan(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import jax
 
 from geonoise_jax import files, signals
 from geonoise_jax.errors import UserError
@@ -20,6 +23,7 @@ from geonoise_jax.studies.table import STUDIES
 PAGE = "index.html"
 # As if the budgets' times had been confirmed for as long before anything was made.
 _PRIOR_SECONDS = 60.0
+_FAST = "jax_disable_most_optimizations"
 _LOG = logging.getLogger(__name__)
 
 
@@ -56,7 +60,7 @@ def make_all(out: str | Path, *, quick: bool = False) -> Collection:
     folder = files.local(out, "out")
     files.usable_folder(folder, "out")
     clock, parts = _Clock(quick=quick), list[Part]()
-    with files.locked(folder, "out"), signals.stopping() as came:
+    with files.locked(folder, "out"), _compiled_fast(quick=quick), signals.stopping() as came:
         for number, name in enumerate(STUDIES, start=1):
             _LOG.info("%s: %d of %d studies, ETA at most %s", name, number, len(STUDIES), clock.left(number - 1))
             began = time.perf_counter()
@@ -86,15 +90,26 @@ def _part(name: str, folder: Path, *, quick: bool) -> tuple[Part, bool]:
         workdir = folder / "runs" / budget.training.name(name)
         workdirs.train(budget.training.choose(), workdir)
         commands.append(budget.training.command(workdir))
-    quick = quick and bool(runner.quick_options(name))
-    options = runner.options(name, workdir, dict(budget.options), out, quick=quick)
-    commands.append(runner.command(name, out, options, quick=quick))
-    depends = fingerprint(name, options)
+    shorter = quick and bool(runner.quick_options(name))
+    options = runner.options(name, workdir, dict(budget.options), out, quick=shorter)
+    commands.append(runner.command(name, out, options, quick=shorter))
+    depends = fingerprint(name, options, quick=quick)
     found = runner.kept(out, depends)
     made = found is None
     if found is None:
         found = runner.make(name, out, options, depends)
     return Part(name, STUDIES[name].about, tuple(commands), out, found), made
+
+
+@contextlib.contextmanager
+def _compiled_fast(*, quick: bool) -> Iterator[None]:
+    """Compile fast rather than well in a try-out, most of whose time goes to compiling what runs for a moment."""
+    before = jax.config.values[_FAST]
+    jax.config.update(_FAST, quick or before)
+    try:
+        yield
+    finally:
+        jax.config.update(_FAST, before)
 
 
 def _why(name: str, error: Exception) -> str:

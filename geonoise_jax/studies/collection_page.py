@@ -66,6 +66,7 @@ def page(parts: Sequence[Part], total: int, versions: Mapping[str, str], *, quic
     body = [
         "<h1>Blind diffusion models: what is claimed, and what is measured</h1>",
         f"<p>{_said(_INTRODUCTION)}</p>",
+        f"<nav>{' '.join(map(_link, parts))}</nav>",
         *_notices(parts, total, quick),
         "<h2>All verdicts</h2>",
         f"<p>{_said(sentence(rows))}</p>" + _tally(rows),
@@ -183,6 +184,7 @@ _INTRODUCTION = (
 _TRIED_OUT = "A try-out at sizes that show little: the numbers are those of geonoise figure all without --quick."
 _STYLE = """
 section, footer { border-top: 1px solid #ddd; margin-top: 2rem; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
 .notice { background: #fff4d6; border-left: .3rem solid #e69f00; padding: .5rem .8rem; overflow-wrap: anywhere; }
 .badge { display: inline-block; white-space: nowrap; border: 1px solid; border-left-width: .4rem; border-radius: .2rem;
   padding: 0 .4rem; background: #fff; }

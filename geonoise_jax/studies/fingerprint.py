@@ -28,18 +28,19 @@ _LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "scikit-learn", "flax", "optax"
 _PLACES = ("runs", "workdir")
 
 
-def fingerprint(name: str, options: Any) -> str:
+def fingerprint(name: str, options: Any, *, quick: bool = False) -> str:
     """Return what a study's numbers depend on, as 16 letters.
 
     Args:
         name: name of the study.
         options: its choices.
+        quick: whether it is compiled fast rather than well, which rounds differently.
 
     Raises:
         ValueError: if there is no such study, or its workdir holds no run.
     """
     fields = [field.name for field in dataclasses.fields(options) if field.name not in _PLACES]
-    parts = [name, *(f"{field} = {getattr(options, field)!r}" for field in fields)]
+    parts = [name, f"quick = {quick}", *(f"{field} = {getattr(options, field)!r}" for field in fields)]
     parts += [f"{library} {importlib.metadata.version(library)}" for library in _LIBRARIES]
     parts += [device.device_kind for device in jax.devices()]
     if (workdir := getattr(options, "workdir", None)) is not None:
