@@ -37,9 +37,10 @@ class Plan(NamedTuple):
 _CIRCLES = "configs/circles.py:flow_matching,blind"
 _DENSITY = "configs/digits.py:dual_score,conditional"
 _CLASSES = "configs/digits.py:flow_matching,blind,class_conditional"
-
-# A network that is made in seconds.
-_SMALL = {"model__kwargs__base_channels": 8, "model__kwargs__channel_multipliers": (1,)}
+# What is compiled in seconds.
+_QUICK_DENSITY = "configs/circles.py:dual_score,conditional"
+_QUICK_CLASSES = "configs/circles.py:flow_matching,blind,class_conditional"
+_FEW = {"data__kwargs__num_train": 1000}
 
 
 def _training(config: str, steps: int, **changes: Any) -> Training:
@@ -49,24 +50,29 @@ def _training(config: str, steps: int, **changes: Any) -> Training:
 
 BUDGETS: dict[str, Plan] = {
     "excess_risk": Plan(
-        Budget(90, {}, _training(_CIRCLES, 4000, checkpoint__every=250, checkpoint__keep=1000)),
+        Budget(170, {"num": 1024}, _training(_CIRCLES, 2000, checkpoint__every=125, checkpoint__keep=1000)),
         Budget(
             20,
             {"num": 256, "checkpoints": 2},
-            _training(_CIRCLES, 200, checkpoint__every=100, checkpoint__keep=1000, data__kwargs__num_train=1000),
+            _training(_CIRCLES, 200, checkpoint__every=100, checkpoint__keep=1000, **_FEW),
         ),
     ),
     "log_density": Plan(
-        Budget(150, {}, _training(_DENSITY, 1000)),
-        Budget(25, {"num": 64, "levels": 5}, _training(_DENSITY, 20, **_SMALL)),
+        Budget(180, {}, _training(_DENSITY, 800)),
+        Budget(20, {"num": 64, "levels": 5}, _training(_QUICK_DENSITY, 100, **_FEW)),
     ),
     "guidance": Plan(
-        Budget(150, {}, _training(_CLASSES, 1000)),
-        Budget(25, {"num": 100, "scales": (1.0, 4.0)}, _training(_CLASSES, 40, **_SMALL)),
+        Budget(200, {"num": 250}, _training(_CLASSES, 1000)),
+        Budget(20, {"num": 100, "scales": (1.0, 4.0)}, _training(_QUICK_CLASSES, 200, **_FEW)),
     ),
-    "blind_sampling": Plan(Budget(240), Budget(30, {"dims": (8,), "num_steps": 40})),
-    "circles": Plan(Budget(600), Budget(60, {"dims": (2,), "systems": ("ddpm", "flow_matching")})),
-    "images": Plan(Budget(600), Budget(60, {"systems": ("flow_matching",), "num": 300, "evaluations": (4,)})),
+    "blind_sampling": Plan(Budget(240), Budget(40, {"dims": (8,), "num_steps": 40})),
+    "circles": Plan(
+        Budget(450, {"dims": (2, 32, 128), "steps": 1000}), Budget(30, {"dims": (2,), "systems": ("ddpm",)})
+    ),
+    "images": Plan(
+        Budget(400, {"steps": 300, "evaluations": (8, 32)}),
+        Budget(40, {"systems": ("flow_matching",), "num": 300, "evaluations": (4,)}),
+    ),
 }
 
 
