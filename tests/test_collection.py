@@ -11,6 +11,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from PIL import Image
 
@@ -277,6 +278,15 @@ def test_try_outs_are_found_in_both_forms() -> None:
     assert runner.options("shells", None, {"num": 300}, quick=True).num == 300
     with pytest.raises(ValueError, match="--quick: has no effect on table1"):
         runner.options("table1", None, {}, quick=True)
+
+
+def test_a_try_out_compiles_fast_and_only_that() -> None:
+    before = jax.config.values["jax_disable_most_optimizations"]
+    with collection._compiled_fast(quick=True):
+        assert jax.config.values["jax_disable_most_optimizations"]
+    with collection._compiled_fast(quick=False):
+        assert jax.config.values["jax_disable_most_optimizations"] == before
+    assert jax.config.values["jax_disable_most_optimizations"] == before
 
 
 def test_sources_are_those_that_a_study_uses() -> None:

@@ -246,7 +246,7 @@ def _distances(axes: Any, rides: list[Ride]) -> None:
         axes.step(ordered, share, where="post", color=style.COLORS[number], label=f"D = {each.dim}")
     axes.axvline(NEAR, color=style.REFERENCE, linestyle=":", linewidth=0.9)
     axes.set(xscale="log", xlim=(0.6 * _FLOOR, 5.0), ylim=(0.0, 1.03), ylabel="share of particles")
-    axes.legend(loc="lower right", fontsize=7.0, frameon=True, framealpha=1.0, edgecolor="none")
+    axes.legend(loc="lower right", fontsize=7.0)
 
 
 def pages(study: Study, image: Image.Image) -> dict[str, str | bytes]:  # noqa: ARG001
