@@ -37,10 +37,10 @@ class Plan(NamedTuple):
 _CIRCLES = "configs/circles.py:flow_matching,blind"
 _DENSITY = "configs/digits.py:dual_score,conditional"
 _CLASSES = "configs/digits.py:flow_matching,blind,class_conditional"
-# What is compiled in seconds.
+# What is compiled and trained in seconds.
 _QUICK_DENSITY = "configs/circles.py:dual_score,conditional"
 _QUICK_CLASSES = "configs/circles.py:flow_matching,blind,class_conditional"
-_FEW = {"data__kwargs__num_train": 1000}
+_TINY = {"data__kwargs__num_train": 1000, "model__kwargs__width": 64, "training__batch_size": 64}
 
 
 def _training(config: str, steps: int, **changes: Any) -> Training:
@@ -54,16 +54,16 @@ BUDGETS: dict[str, Plan] = {
         Budget(
             20,
             {"num": 256, "checkpoints": 2},
-            _training(_CIRCLES, 200, checkpoint__every=100, checkpoint__keep=1000, **_FEW),
+            _training(_CIRCLES, 200, checkpoint__every=100, checkpoint__keep=1000, **_TINY),
         ),
     ),
     "log_density": Plan(
         Budget(180, {}, _training(_DENSITY, 800)),
-        Budget(20, {"num": 64, "levels": 5}, _training(_QUICK_DENSITY, 100, **_FEW)),
+        Budget(20, {"num": 64, "levels": 5}, _training(_QUICK_DENSITY, 100, **_TINY)),
     ),
     "guidance": Plan(
         Budget(200, {"num": 250}, _training(_CLASSES, 1000)),
-        Budget(20, {"num": 100, "scales": (1.0, 4.0)}, _training(_QUICK_CLASSES, 200, **_FEW)),
+        Budget(20, {"num": 100, "scales": (1.0, 4.0)}, _training(_QUICK_CLASSES, 200, **_TINY)),
     ),
     "blind_sampling": Plan(Budget(240), Budget(40, {"dims": (8,), "num_steps": 40})),
     "circles": Plan(
