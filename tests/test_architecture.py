@@ -62,7 +62,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "studies": {
         *("build", "config", "data", "drawing", "evaluation", "exact", "fields", "files", "process", "progress"),
-        *("sampling", "stability", "systems", "training"),
+        *("sampling", "signals", "stability", "systems", "training"),
     },
     # Of the studies, what a verdict is.
     "demo": {

@@ -17,7 +17,7 @@ from geonoise_jax import build, config
 from geonoise_jax.data.idx import read_idx, read_splits
 from geonoise_jax.drawing.outputs import rendered
 from geonoise_jax.sampling.samplers import find
-from geonoise_jax.studies import images, runner
+from geonoise_jax.studies import images, runner, workdirs
 from geonoise_jax.studies.images import models, report
 from geonoise_jax.studies.images.models import Model
 from geonoise_jax.studies.images.study import Options, Result, Study
@@ -70,14 +70,14 @@ def test_more_steps_train_on() -> None:
 
 
 def test_a_signal_is_passed_on_once_the_state_is_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(models.build, "train", lambda *_: Ended(3, "SIGINT", 1.0))
+    monkeypatch.setattr(workdirs.build, "train", lambda *_: Ended(3, "SIGINT", 1.0))
     with pytest.raises(KeyboardInterrupt):
-        models.train(config_of(DIGITS[0]), tmp_path)
-    monkeypatch.setattr(models.build, "train", lambda *_: Ended(3, "SIGTERM", 1.0))
+        workdirs.train(config_of(DIGITS[0]), tmp_path)
+    monkeypatch.setattr(workdirs.build, "train", lambda *_: Ended(3, "SIGTERM", 1.0))
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with pytest.raises(InterruptedError, match="stopped by SIGTERM"):
-            models.train(config_of(DIGITS[0]), tmp_path)
+            workdirs.train(config_of(DIGITS[0]), tmp_path)
     finally:
         signal.signal(signal.SIGTERM, before)
 

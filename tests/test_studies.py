@@ -6,7 +6,9 @@ import dataclasses
 import inspect
 import json
 import re
+import time
 import typing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from matplotlib.figure import Figure
 from geonoise_jax.studies import STUDIES, runner
 from geonoise_jax.studies import run as run_study
 from geonoise_jax.studies.cases import Case, Claim, over_cases
+from geonoise_jax.studies.concurrency import at_once
 from geonoise_jax.studies.table import NEEDED, NONE, OPTIONAL, Entry, find
 from geonoise_jax.studies.verdicts import Outcome, Verdict, judge
 from tests.command_line import run
@@ -53,7 +56,7 @@ def test_options_are_frozen_and_need_a_workdir_as_the_table_says(name: str) -> N
 
 
 def test_the_page_shows_every_study_and_no_other() -> None:
-    assert set(re.findall(r"geonoise figure (\w+)", PAGE)) == set(STUDIES)
+    assert set(re.findall(r"geonoise figure (\w+)", PAGE)) == {*STUDIES, "all"}
 
 
 def test_the_command_line_offers_every_study() -> None:
@@ -165,6 +168,20 @@ def test_one_verdict_over_cases(ends: Any, outcome: Outcome, condition: str) -> 
 def test_cases_of_a_number_and_its_error() -> None:
     np.testing.assert_allclose(Case.of("A", 1.0, 0.5)[1:], (1.0, 0.02, 1.98))
     assert Case.of("A", np.inf, np.nan) == Case.exact("A", np.inf) == Case("A", np.inf, np.inf, np.inf)
+
+
+def test_tasks_run_at_once_and_end_with_the_first_that_fails() -> None:
+    began: list[int] = []
+
+    def task(number: int) -> int:
+        began.append(number)
+        time.sleep(0.01)
+        return number // (3 - number)
+
+    assert at_once("numbers", {str(number): partial(task, number) for number in range(3)}) == [0, 0, 2]
+    with pytest.raises(ZeroDivisionError):
+        at_once("numbers", {str(number): partial(task, number) for number in range(3, 200)})
+    assert len(began) < 100
 
 
 def test_a_verdict_checks_its_words_and_its_interval() -> None:

@@ -22,14 +22,15 @@ def table_row(cells: Sequence[str], tag: str = "td") -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
-def whole(title: str, body: str) -> str:
+def whole(title: str, body: str, style: str = "") -> str:
     """Return a page that is readable at the width of a phone.
 
     Args:
         title: its title.
         body: HTML, all text in it escaped.
+        style: further rules of CSS.
     """
-    return _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
+    return _PAGE.format(title=html.escape(title), style=_STYLE + style, body=body)
 
 
 _STYLE = """

@@ -33,7 +33,10 @@ _RC: Any = {
     "xtick.labelsize": 8.0,
     "ytick.labelsize": 8.0,
     "legend.fontsize": 7.5,
-    "legend.frameon": False,
+    # Curves that pass below a legend leave it readable.
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
+    "legend.fancybox": False,
     "legend.handlelength": 2.6,
     "lines.linewidth": 1.4,
     "lines.markersize": 4.5,

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -33,11 +34,29 @@ def in_float64(label: str, tasks: Mapping[str, Callable[[], Result]]) -> list[Re
         with jax.enable_x64(True):
             return task()
 
+    return at_once(label, {name: partial(run, task) for name, task in tasks.items()})
+
+
+def at_once(label: str, tasks: Mapping[str, Callable[[], Result]]) -> list[Result]:
+    """Run functions, as many at once as there are cores and at most four, and show progress.
+
+    Args:
+        label: what they are of.
+        tasks: the functions by what each is of.
+
+    Returns:
+        What they return, in their order.
+    """
     progress, results = Progress(label, len(tasks), "fields"), []
     workers = min(_MOST, os.cpu_count() or 1, len(tasks))
     with contextlib.closing(progress), ThreadPoolExecutor(workers) as pool:
-        running = {name: pool.submit(run, task) for name, task in tasks.items()}
-        for name, future in running.items():
-            results.append(future.result())
-            progress.update(len(results), name)
+        running = {name: pool.submit(task) for name, task in tasks.items()}
+        try:
+            for name, future in running.items():
+                results.append(future.result())
+                progress.update(len(results), name)
+        except BaseException:
+            # Nobody waits for those that have not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return results

@@ -221,7 +221,7 @@ def picture(study: Study) -> Figure:
     accuracy.set(title="Share that is of the class asked for", ylabel="share")
     _curve(distance, study, "distance", study.floor)
     distance.set(title="Distance to held-out data", xlabel="guidance scale", ylabel="sliced 2-Wasserstein")
-    accuracy.legend(loc="lower right")
+    accuracy.legend()
     if images:
         _show_samples(figure.add_subplot(grid[:, 1]), study)
     style.headed(figure, f"{study.title}: classifier-free guidance")

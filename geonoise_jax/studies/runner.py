@@ -1,12 +1,13 @@
-"""How any study runs: measure, write its picture and its numbers, and return its table and its verdicts."""
+"""How any study runs: measure, write its picture and its numbers, and say its table and its verdicts."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+import shlex
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,10 +15,24 @@ from geonoise_jax import files
 from geonoise_jax.drawing.outputs import beside, rendered, write, write_svg
 from geonoise_jax.errors import UserError
 from geonoise_jax.studies import table
-from geonoise_jax.studies.verdicts import Verdict, verdict_lines
+from geonoise_jax.studies.verdicts import Row, row_lines
 
 # Longer arrays are read from the .npz.
 _LONGEST_LIST = 1_000
+
+
+class Result(NamedTuple):
+    """What a study found.
+
+    Attributes:
+        table: its results as text.
+        rows: its verdicts in words.
+        further: files that it has besides picture and numbers.
+    """
+
+    table: str
+    rows: tuple[Row, ...]
+    further: tuple[PurePath, ...]
 
 
 def run(name: str, out: str | PurePath, options: Any) -> str:
@@ -34,20 +49,65 @@ def run(name: str, out: str | PurePath, options: Any) -> str:
     Raises:
         ValueError: if there is no such study, or it cannot be made with these options.
     """
+    found = make(name, out, options)
+    blocks = [[found.table], row_lines(found.rows), [str(each) for each in found.further]]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def make(name: str, out: str | PurePath, options: Any, fingerprint: str = "") -> Result:
+    """Run a study as :func:`run` does, for :func:`kept` to find what it says.
+
+    Args:
+        name: name of the study.
+        out: the common name of the files without ending.
+        options: the ``Options`` of its module.
+        fingerprint: what the numbers depend on; empty where nobody is to look for them.
+
+    Raises:
+        ValueError: as :func:`run`.
+    """
     module = table.find(name).load()
     study = module.measure(options)
     picture, arrays, verdicts = module.picture(study), module.arrays(study), tuple(_optional(module, "verdicts", study))
     write_svg(beside(out, ".svg"), picture)
     drawn = rendered(picture)
     write(out, drawn, arrays)
-    files.write_text(beside(out, ".json"), _json(name, options, _optional(module, "numbers", study), arrays, verdicts))
-    written = []
+    further = []
     for ending, content in dict(_optional(module, "pages", study, drawn)).items():
-        written.append(beside(out, ending))
-        with files.replacing(written[-1]) as file:
+        further.append(beside(out, ending))
+        with files.replacing(further[-1]) as file:
             file.write(content.encode() if isinstance(content, str) else content)
-    blocks = [[module.table(study)], verdict_lines(verdicts), [str(each) for each in written]]
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+    found = Result(module.table(study), tuple(each.row for each in verdicts), tuple(further))
+    said = {
+        "study": name,
+        "fingerprint": fingerprint,
+        "options": {key: str(value) for key, value in vars(options).items()},
+        "table": found.table,
+        "further": [each.name for each in further],
+        **_numbers(arrays),
+        **dict(_optional(module, "numbers", study)),
+        "verdicts": [each.to_dict() for each in verdicts],
+    }
+    # Last: where it is, the others are.
+    files.write_text(beside(out, ".json"), json.dumps(said, indent=1, allow_nan=False) + "\n")
+    return found
+
+
+def kept(out: str | PurePath, fingerprint: str) -> Result | None:
+    """Return what :func:`make` found, where it was of the same fingerprint and all of its files are there."""
+    path = beside(out, ".json")
+    if not files.exists(path):
+        return None
+    try:
+        said = files.read_json(path)
+        if said["fingerprint"] != fingerprint:
+            return None
+        further = tuple(path.with_name(each) for each in said["further"])
+        found = Result(said["table"], tuple(map(Row.of_dict, said["verdicts"])), further)
+    except (UserError, LookupError, TypeError):
+        return None
+    pictures = (beside(out, ending) for ending in (".png", ".svg", ".npz"))
+    return found if all(map(files.exists, (*pictures, *further))) else None
 
 
 def _optional(module: Any, name: str, *arguments: Any) -> Any:
@@ -55,17 +115,9 @@ def _optional(module: Any, name: str, *arguments: Any) -> Any:
     return getattr(module, name)(*arguments) if hasattr(module, name) else ()
 
 
-def _json(name: str, options: Any, numbers: Any, arrays: dict[str, Any], verdicts: tuple[Verdict, ...]) -> str:
-    """Return a study as JSON: its choices, short arrays, what else it has to say, and verdicts."""
+def _numbers(arrays: dict[str, Any]) -> dict[str, Any]:
     short = {key: np.asarray(value) for key, value in arrays.items()}
-    found = {
-        "study": name,
-        "options": {key: str(value) for key, value in vars(options).items()},
-        "arrays": {key: _listed(value.tolist()) for key, value in short.items() if value.size <= _LONGEST_LIST},
-        **dict(numbers),
-        "verdicts": [each.to_dict() for each in verdicts],
-    }
-    return json.dumps(found, indent=1, allow_nan=False) + "\n"
+    return {"arrays": {key: _listed(value.tolist()) for key, value in short.items() if value.size <= _LONGEST_LIST}}
 
 
 def _listed(value: Any) -> Any:
@@ -75,7 +127,9 @@ def _listed(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def options(name: str, workdir: PurePath | None, given: dict[str, Any], out: PurePath | None = None) -> Any:
+def options(
+    name: str, workdir: PurePath | None, given: dict[str, Any], out: PurePath | None = None, *, quick: bool = False
+) -> Any:
     """Return the ``Options`` of a study as a command line gives them.
 
     Args:
@@ -83,9 +137,11 @@ def options(name: str, workdir: PurePath | None, given: dict[str, Any], out: Pur
         workdir: workdir of a training run, or None.
         given: further options by name.
         out: folder of the runs of a study that trains, unless ``runs`` is given.
+        quick: take those of a try-out in place of what is not given.
 
     Raises:
-        ValueError: if a workdir is missing or is no argument, an option is unknown, or a value is out of its range.
+        ValueError: if a workdir is missing or is no argument, an option is unknown, a value is out of its range, or the
+            study has no try-out.
     """
     entry = table.find(name)
     if workdir is None and entry.workdir == table.NEEDED:
@@ -99,6 +155,49 @@ def options(name: str, workdir: PurePath | None, given: dict[str, Any], out: Pur
     for option in given:
         if option not in known:
             raise UserError(f"--option {option}: no option of {name}; its options are {', '.join(known)}")
+    if quick:
+        tried = quick_options(name)
+        if not tried:
+            raise UserError(f"--quick: has no effect on {name}, which has no shorter form; leave it out")
+        given = {**tried, **given}
     if out is not None and "runs" in known:
         given = {"runs": out, **given}
     return kind(**given, **({} if workdir is None else {"workdir": workdir}))
+
+
+def quick_options(name: str) -> dict[str, Any]:
+    """Return the options of a study that is only tried out, as its module has them; none where it has no such form."""
+    module = table.find(name).load()
+    if any(field.name == "quick" for field in dataclasses.fields(module.Options)):
+        return {"quick": True}
+    quick = getattr(module, "QUICK", None)
+    if quick is None:
+        return {}
+    return {
+        field.name: getattr(quick, field.name)
+        for field in dataclasses.fields(quick)
+        if getattr(quick, field.name) != field.default
+    }
+
+
+def command(name: str, out: PurePath, options: Any, *, quick: bool = False) -> str:
+    """Return the command line that makes a study.
+
+    Args:
+        name: name of the study.
+        out: the common name of its files.
+        options: its choices.
+        quick: whether they are those of its try-out where they are not said.
+    """
+    kind, words = type(options), ["geonoise", "figure", name, f"--out={out}"]
+    workdir = getattr(options, "workdir", None)
+    before = kind(**(quick_options(name) if quick else {}), **({} if workdir is None else {"workdir": workdir}))
+    if workdir is not None:
+        words.append(f"--workdir={workdir}")
+    if quick:
+        words.append("--quick")
+    for field in dataclasses.fields(kind):
+        value = getattr(options, field.name)
+        if field.name not in ("runs", "workdir") and value != getattr(before, field.name):
+            words.append(f"--option={field.name}={value}")
+    return shlex.join(words)

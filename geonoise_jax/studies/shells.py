@@ -259,12 +259,14 @@ def _draw_shells(axes: Any, dim: int, seed: int) -> None:
         kept = points[~((points[:, 0] > 0.0) & (points[:, 1] < 0.0))]
         axes.scatter(*kept.T, s=7, color=color, alpha=0.7, linewidth=0.0, label=f"$\\sigma$ = {level:g}")
     limit = 1.2 * _LEVELS[-1]
-    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), zlim=(-limit, limit), box_aspect=(1, 1, 1))
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), zlim=(-limit, limit))
+    axes.set_box_aspect((1, 1, 1), zoom=1.15)
     title = "Noise around a datum in $R^3$" if dim == 3 else f"In $R^{{{dim}}}$, by radius and a direction"
     axes.set_title(title, fontsize=9.5, weight="bold")
     ticks = [-_LEVELS[-1], 0.0, _LEVELS[-1]]
     axes.set(xticks=ticks, yticks=ticks, zticks=ticks)
     axes.tick_params(labelsize=7.0, pad=-1.0)
+    axes.set_xlabel("units of $\\sqrt{D}$", fontsize=7.5, labelpad=-4.0)
     axes.view_init(elev=20.0, azim=-45.0)
     axes.legend(loc="upper left", fontsize=7.5, markerscale=2.5, handletextpad=0.0, bbox_to_anchor=(-0.08, 1.0))
 
@@ -277,7 +279,7 @@ def _draw_laws(study: Study, axes: Any) -> None:
     axes.axvline(1.0, color=style.REFERENCE, linewidth=0.8, linestyle=":")
     axes.set(xlabel="$\\hat\\sigma\\,/\\,\\sigma$", ylabel="density (exact)", title="Law of the estimate", yscale="log")
     axes.set_ylim(2e-2, 40.0)
-    axes.legend(fontsize=6.5, ncols=2)
+    axes.legend(fontsize=6.5, loc="upper right")
 
 
 def _draw_bias(study: Study, axes: Any) -> None:

@@ -210,8 +210,8 @@ def picture(study: Study) -> Figure:
             axes.set_title("" if number else f"τ = {drawn.tau[frame]:.2g}", weight="normal", loc="center")
         row[0].set_ylabel(target, fontsize=10.0, weight="bold")
         _distances(row[-1], [each for each in study.rides if each.target == target])
-    panels[0, -1].set_title("at the end", weight="normal", loc="center")
-    panels[-1, -1].set_xlabel(f"distance to a datum (floor {_FLOOR:g})")
+    panels[0, -1].set_title(f"at the end (from {_FLOOR:g} on)", weight="normal", loc="center")
+    panels[-1, -1].set_xlabel("distance to a datum")
     style.headed(
         figure,
         f"Particles riding one frozen blind field (D = {options.dims[0]}), coloured by the datum they end nearest to",

@@ -8,6 +8,7 @@
     verdicts(Study)     what they say of the paper's sentences, where they do
     numbers(Study)      further numbers by name, as JSON holds them, where it has some
     pages(Study, Image) them as further files by ending, text or bytes, where it has some
+    QUICK               Options of a try-out, where it has one and ``Options`` has no field ``quick``
 
 and one line of this table.
 """

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from geonoise_jax.checks import choice
 from geonoise_jax.drawing.text import aligned
@@ -24,6 +24,33 @@ class Outcome(enum.StrEnum):
     HOLDS_IF = "holds if"
     FAILS = "does not hold"
     UNTOLD = "cannot be told"
+
+
+# Of a table of verdicts.
+HEADING = ("source", "claim", "measured", "condition", "verdict")
+
+
+class Row(NamedTuple):
+    """A verdict in words.
+
+    Attributes:
+        source: who claims it, and where.
+        claim: the claim.
+        measured: what was measured, with its interval.
+        condition: under what.
+        outcome: whether the claim is borne out.
+    """
+
+    source: str
+    claim: str
+    measured: str
+    condition: str
+    outcome: Outcome
+
+    @classmethod
+    def of_dict(cls, stored: Mapping[str, Any]) -> Row:
+        """Return the row of what :meth:`Verdict.to_dict` returned."""
+        return cls(**{name: stored[name] for name in cls._fields} | {"outcome": Outcome(stored["outcome"])})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +92,16 @@ class Verdict:
         ends = "" if self.low == self.high else f" [{self.low:.3g}, {self.high:.3g}]"
         return f"{self.quantity} {self.value:.3g}{ends}"
 
+    @property
+    def row(self) -> Row:
+        """The cells of its line in a table."""
+        return Row(self.source, self.claim, self.measured, self.condition, self.outcome)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the verdict as what JSON holds; a number that is not finite is None."""
+        """Return what JSON holds, also what was measured in words; a number that is not finite is None."""
         found = dataclasses.asdict(self)
         numbers = {name: found[name] if math.isfinite(found[name]) else None for name in ("value", "low", "high")}
-        return {**found, **numbers, "outcome": self.outcome.value}
+        return {**found, **numbers, "measured": self.measured, "outcome": self.outcome.value}
 
 
 def judge(low: float, high: float, *, at_least: float = -math.inf, at_most: float = math.inf) -> Outcome:
@@ -90,7 +122,6 @@ def judge(low: float, high: float, *, at_least: float = -math.inf, at_most: floa
     return Outcome.FAILS if high < at_least or low > at_most else Outcome.UNTOLD
 
 
-def verdict_lines(verdicts: Iterable[Verdict]) -> list[str]:
+def row_lines(rows: Sequence[Row]) -> list[str]:
     """Return verdicts as the lines of a table: source, claim, measured under which condition, outcome."""
-    rows = [[each.source, each.claim, each.measured, each.condition, each.outcome.value] for each in verdicts]
-    return aligned([["source", "claim", "measured", "condition", "verdict"], *rows], left=5) if rows else []
+    return aligned([HEADING, *rows], left=len(HEADING)) if rows else []

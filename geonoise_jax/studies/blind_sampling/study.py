@@ -33,8 +33,9 @@ A Gaussian, flat but for two axes, shows how far mean and standard deviations ar
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,8 +48,8 @@ from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import VE, Linear, VPLinear
 from geonoise_jax.process.targets import Equilibrium, Noise, Signal, Velocity, VPrediction
-from geonoise_jax.progress import Progress
 from geonoise_jax.sampling import sample
+from geonoise_jax.studies.concurrency import at_once
 from geonoise_jax.studies.quantiles import QUANTILE, quantile_interval
 from geonoise_jax.studies.ring import exact_field, nearest, ring
 
@@ -202,15 +203,13 @@ class Study:
 @in_one_warning()
 def measure(options: Options, systems: tuple[System, ...] = SYSTEMS) -> Study:
     """Sample every system in every dimension, with the blind and with the conditional field."""
-    progress = Progress("blind sampling", len(systems) * (len(options.dims) + 1), "systems x dimensions")
-    with contextlib.closing(progress):
-        rings, moments = [], []
-        for number, system in enumerate(systems):
-            for column, dim in enumerate(options.dims):
-                rings.append(_on_ring(system, dim, options))
-                progress.update(number * (len(options.dims) + 1) + column + 1, f"{system.name}, D = {dim}")
-            moments.append(_on_gaussian(system, options))
-            progress.update((number + 1) * (len(options.dims) + 1), f"{system.name}, Gaussian")
+    tasks: dict[str, Callable[[], tuple[np.ndarray, ...]]] = {}
+    for system in systems:
+        tasks |= {f"{system.name}, D = {dim}": partial(_on_ring, system, dim, options) for dim in options.dims}
+        tasks[f"{system.name}, Gaussian"] = partial(_on_gaussian, system, options)
+    found, of_a_system = at_once("blind sampling", tasks), len(options.dims) + 1
+    moments = found[of_a_system - 1 :: of_a_system]
+    rings = [each for number, each in enumerate(found, start=1) if number % of_a_system]
     shape = (len(systems), len(options.dims))
     parts = (np.stack(part) for part in zip(*rings, strict=True))
     ring_parts = [part.reshape(*shape, *part.shape[1:]) for part in parts]

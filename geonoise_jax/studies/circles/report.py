@@ -30,6 +30,8 @@ _STABLE = {"ddpm": False, "flow_matching": True, "edm": True, "eqm": True, "x_pr
 # A blind model is as clean as its twin up to here; a twin beyond this distance has not learnt to sample.
 _AS_CLEAN, _LEARNT = 2.0, 0.25
 _MARKERS = "os^Dv"
+# Of the picture, in inches: room for its titles and the legend.
+_LEAST_WIDTH = 7.0
 _RADII = (1.0, 2.0)
 
 
@@ -129,7 +131,9 @@ def picture(study: Study) -> Figure:
     """Return distances by dimension, and samples of blind networks and blind exact fields in the plane."""
     options = study.options
     rows, columns = len(options.dims), len(options.systems)
-    figure = Figure(figsize=(2.5 * columns + 0.5, 3.4 + 2 * (0.5 + 1.25 * rows)), layout="constrained")
+    figure = Figure(
+        figsize=(max(2.5 * columns + 0.5, _LEAST_WIDTH), 3.4 + 2 * (0.5 + 1.25 * rows)), layout="constrained"
+    )
     parts: Any = figure.subfigures(3, 1, height_ratios=[3.4, *2 * (0.5 + 1.25 * rows,)])
     lines, trained, exact = parts
     _plot_lines(study, lines)
@@ -137,7 +141,9 @@ def picture(study: Study) -> Figure:
     _plot_points(
         study, exact, "Exact blind fields, of networks without error", lambda dim, system: study.exact(dim, system)[1]
     )
-    style.headed(figure, f"Circles of radii 1 and 2 in R^D, sampled without the noise level: {options.steps:,} updates")
+    style.headed(
+        figure, f"Circles of radii 1 and 2 in $R^D$, sampled without the noise level: {options.steps:,} updates"
+    )
     return figure
 
 

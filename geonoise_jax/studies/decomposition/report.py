@@ -227,7 +227,7 @@ def _draw_gain(study: Study, axes: Any) -> None:
     axes.plot(ENDS, study.gain, "o-", color=_COLORS["natural"], label="$E[\\lambda]$")
     axes.plot(ENDS, study.field_norm, "s-", color=_COLORS["field"], label="$|f^*|$")
     bottom = 10.0 ** math.floor(math.log10(study.field_norm.min()))
-    axes.set(xscale="log", yscale="log", xlabel="$1 - t_{max}$", ylabel="flow matching", ylim=(bottom, None))
+    axes.set(xscale="log", yscale="log", xlabel="$1 - t_{max}$", ylabel="value, flow matching", ylim=(bottom, None))
     axes.set_title(f"The mean gain has no limit (D = {study.options.middle})")
     axes.invert_xaxis()
     axes.legend(fontsize=7.0)

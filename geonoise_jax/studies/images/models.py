@@ -1,17 +1,15 @@
-"""The models of the study: their configs, their training, and samplers that take a given number of evaluations."""
+"""The models of the study: their configs, and samplers that take a given number of evaluations."""
 
 from __future__ import annotations
 
 import itertools
-import logging
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from geonoise_jax import build, checks, config, files
+from geonoise_jax import checks, config, files
 from geonoise_jax.config import AUTONOMOUS
 from geonoise_jax.data.idx import read_splits
 from geonoise_jax.data.repacked import FOLDERS
@@ -22,7 +20,6 @@ CONDITIONING = ("conditional", "blind")
 DIGITS, FASHION = "digits", "fashion_mnist"
 # Where Debian's package dataset-fashion-mnist puts its four files.
 FASHION_FOLDER = FOLDERS[FASHION]
-_LOG = logging.getLogger(__name__)
 # What a CPU can train in minutes at 28 x 28 pixels, and without an end, so that training can go on.
 _SMALL = {
     "model.kwargs.base_channels": 12,
@@ -95,18 +92,6 @@ def config_of(model: Model, data: str, steps: int, folder: Path, path: Path | No
         changes |= _SMALL | {"data.name": "npz", "data.kwargs.path": _fashion(folder, path)}
     start = config.load(f"configs/{data}.py:{model.system},{model.conditioning}")
     return config.override(start, [(key, str(value)) for key, value in changes.items()])
-
-
-def train(chosen: ConfigDict, folder: Path) -> None:
-    """Train in a workdir, or go on there.
-
-    A signal ends the study as it ends any other command, once the state is saved.
-    """
-    result = build.train(chosen, folder)
-    if result.stopped_by:
-        _LOG.info("saved step %d of %s; the same command goes on there", result.step, folder)
-        signal.raise_signal(signal.Signals[result.stopped_by])
-        raise InterruptedError(f"{folder}: stopped by {result.stopped_by}")
 
 
 def way(chosen: ConfigDict, evaluations: int) -> Way:

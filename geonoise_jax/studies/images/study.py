@@ -24,6 +24,7 @@ from geonoise_jax.evaluation.evaluator.kept import Kept
 from geonoise_jax.studies.images import models
 from geonoise_jax.studies.images.models import DIGITS, FASHION, SYSTEMS, Model, Way
 from geonoise_jax.studies.quick import replace_defaults
+from geonoise_jax.studies.workdirs import train
 
 # Of all samples, with every network; of fewer, along the curves, with the last one alone.
 METRICS = ("sliced_wasserstein", "frechet", "precision_recall", "spectrum")
@@ -134,7 +135,7 @@ def measure(options: Options) -> Study:
         for each in models.models(options.systems)
     }
     for model, settings in chosen.items():
-        models.train(settings, folder / model.name)
+        train(settings, folder / model.name)
     shared: dict[tuple[object, ...], Any] = {}
     *before, last = options.evaluations
     everything = {"metrics": METRICS, "features": options.features, "num": options.num}
