@@ -1,0 +1,235 @@
+r"""Does blind DDIM work once its forward process is that of flow matching (arXiv:2604.25289)?
+
+"Exploring time conditioning in diffusion generative models from disjoint noisy data manifolds" (arXiv:2604.25289) says
+that DDIM, which breaks without the noise level, samples well without it where the noisy data are those of flow
+matching, ``a = 1 - t``, ``b = t``. The target stays the noise. Equation (63) of "The Geometry of Noise" gives, for the
+noise target of any schedule,
+
+    mu = a' / a,   nu = b' - b a' / a                   on the linear schedule -1 / (1 - t) and 1 / (1 - t)
+    du / dlog a = u - f / b (VP),   u - f (Linear)      one unit of log a is an e-fold of the signal
+
+so that alignment leaves the amplifier where it was: an error of the radius made at t_max grows by ``1 / a(t_max)``, 152
+on VP and 1000 on the linear schedule up to t = 0.999. What it changes is the prior of the noise level. A uniform t
+makes b uniform there; on VP half of all times have b above 0.98. The blind field at pure noise, ``f = E[1 / b] u``,
+therefore pushes inward, toward less noise than there is, by several percent of the radius an e-fold, and on VP hardly.
+With many e-folds the push decides and a sample is denoised too early; with few, or little push, the chance error of the
+radius does, and where that is outward a sample stays noise. :class:`Push` is measured from the exact field.
+
+Exact fields are those of 16 points on a circle in R^D with a uniform time law, as in ``blind_sampling``; networks are
+residual MLPs on two circles in R^D, as in ``circles``, over seeds. Both are sampled in two ways: by Heun's method on a
+grid that is even in log SNR, and by DDIM on a grid even in t. What is made is kept in a folder, where a second call
+goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from geonoise_jax import checks, files
+from geonoise_jax.evaluation.modes import circle_distances
+from geonoise_jax.exact.delivery import in_one_warning
+from geonoise_jax.process.process import Process
+from geonoise_jax.process.schedules import Linear, VPLinear
+from geonoise_jax.process.targets import Noise, Velocity
+from geonoise_jax.progress import Progress
+from geonoise_jax.stability import drift_factor
+from geonoise_jax.studies.alignment import models
+from geonoise_jax.studies.alignment.models import BLIND, WAYS, Push
+from geonoise_jax.studies.quantiles import QUANTILE, quantile_interval
+from geonoise_jax.studies.quick import replace_defaults
+
+_QUICK = {"dims": (2, 8), "train_dims": (2,), "num": 64, "num_steps": 40, "ddim_steps": 30, "seeds": 2, "steps": 150}
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """One process of the comparison.
+
+    Attributes:
+        name: as in the table.
+        process: schedule and target.
+        trained: whether networks are trained on it too.
+    """
+
+    name: str
+    process: Process
+    trained: bool = True
+
+    @property
+    def amplification(self) -> float:
+        """What the drift alone makes of an error on the whole way, ``exp(-int mu)``."""
+        schedule = self.process.schedule
+        return float(drift_factor(self.process, schedule.t_max, schedule.t_min))
+
+
+MISALIGNED, ALIGNED, SHORT, VELOCITY = range(4)
+SYSTEMS = (
+    System("VP, noise", Process(VPLinear(), Noise())),
+    System("Linear, noise", Process(Linear(), Noise())),
+    System("Linear, noise, t < 0.95", Process(Linear(t_max=0.95), Noise()), trained=False),
+    System("Linear, velocity", Process(Linear(), Velocity())),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Choices of the study.
+
+    Attributes:
+        dims: dimensions D of exact fields.
+        num: samples of each field.
+        num_steps: steps of Heun's method.
+        ddim_steps: steps of DDIM.
+        train_dims: dimensions D of networks.
+        seeds: trainings of each network.
+        steps: updates of each, of 256 fresh points.
+        quick: try everything out at a size that shows little: takes the place of numbers that are not given.
+        seed: seed of the samples; trainings have the seeds 0, 1, 2, ...
+        runs: folder of what was made.
+
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+
+    dims: tuple[int, ...] = (2, 8, 32)
+    num: int = 256
+    num_steps: int = 150
+    ddim_steps: int = 100
+    train_dims: tuple[int, ...] = (8, 32)
+    seeds: int = 3
+    steps: int = 1000
+    quick: bool = False
+    seed: int = 0
+    runs: Path = Path("alignment")
+
+    def __post_init__(self) -> None:
+        """Validate the numbers."""
+        if self.quick:
+            replace_defaults(self, _QUICK)
+        object.__setattr__(self, "runs", Path(self.runs))
+        for name in ("dims", "train_dims"):
+            checks.increasing(name, getattr(self, name), checks.integer, low=2)
+        for name, low in (("num", 20), ("num_steps", 1), ("ddim_steps", 1), ("seeds", 2), ("steps", 1), ("seed", 0)):
+            checks.integer(name, getattr(self, name), low=low)
+
+    @property
+    def num_of(self) -> dict[str, int]:
+        """Steps of each way to sample."""
+        return dict(zip(WAYS, (self.num_steps, self.ddim_steps), strict=True))
+
+
+class Study(NamedTuple):
+    """All distances: S systems, K dimensions, 2 ways to sample, n samples; the conditional field before the blind one.
+
+    Attributes:
+        options: the choices.
+        exact: distance of the samples of exact fields to the nearest datum, infinite where one is not finite.
+        levels: median over blind samples of |u - nearest datum| / sqrt(D) along the way of Heun's method.
+        signal: a(t) at these times.
+        push: what the blind field does to pure noise, by system and dimension.
+        trained: distance of the samples of T trained systems to the nearest circle.
+    """
+
+    options: Options
+    exact: Float[np.ndarray, "S K 2 2 n"]
+    levels: Float[np.ndarray, "S K times"]
+    signal: Float[np.ndarray, "S times"]
+    push: tuple[tuple[Push, ...], ...]
+    trained: Float[np.ndarray, "T K 2 2 seeds n"]
+
+    @property
+    def quantile(self) -> Float[np.ndarray, "S K 2 2"]:
+        """90% quantile of the distance, of exact fields."""
+        return np.quantile(self.exact, QUANTILE, axis=-1, method="inverted_cdf")
+
+    @property
+    def interval(self) -> Float[np.ndarray, "S K 2 2 2"]:
+        """Ends of its 95% interval."""
+        return quantile_interval(self.exact, QUANTILE)
+
+    @property
+    def ratio(self) -> Float[np.ndarray, "S K 2 3"]:
+        """Blind over conditional quantile, and the ends of an interval of at least 90%, from those of both."""
+        known, blind = np.moveaxis(self.interval, 3, 0)
+        value = self.quantile[..., 1] / self.quantile[..., 0]
+        return np.stack([value, blind[..., 0] / known[..., 1], blind[..., 1] / known[..., 0]], axis=-1)
+
+    @property
+    def trained_quantile(self) -> Float[np.ndarray, "T K 2 2 seeds"]:
+        """90% quantile of the distance, of each network."""
+        return np.quantile(self.trained, QUANTILE, axis=-1, method="inverted_cdf")
+
+
+def trained_systems() -> tuple[System, ...]:
+    """Return the systems that networks are trained on."""
+    return tuple(each for each in SYSTEMS if each.trained)
+
+
+@in_one_warning()
+def measure(options: Options) -> Study:
+    """Sample exact fields, train and sample networks, and measure how far from the data they end.
+
+    What is there already is not done again.
+
+    Raises:
+        ValueError: if the folder cannot be written, or a training diverges.
+    """
+    folder = files.usable_folder(options.runs, "runs")
+    trained = trained_systems()
+    total = len(SYSTEMS) * len(options.dims) + 2 * len(trained) * len(options.train_dims)
+    progress = Progress("alignment", total, "models")
+    done = 0
+    exact, networks = [], []
+    with contextlib.closing(progress), files.locked(folder, "runs"):
+        for system in SYSTEMS:
+            for dim in options.dims:
+                exact.append(models.exact(folder, system.process, dim, options.num, options.num_of, options.seed))
+                done += 1
+                progress.update(done, f"{system.name}, exact, D = {dim}")
+        for system in trained:
+            for dim in options.train_dims:
+                pair = []
+                for conditioning in models.CONDITIONING:
+                    wanted = models.Wanted(system.process, dim, conditioning == BLIND, options.steps, options.seeds)
+                    points = models.trained(folder, wanted, options.num, options.num_of, options.seed)
+                    pair.append(_distances(points, wanted))
+                    done += 1
+                    progress.update(done, f"{system.name}, {conditioning} network, D = {dim}")
+                networks.append(np.stack(pair, axis=1))
+    return _study(options, exact, networks)
+
+
+def _distances(samples: Float[np.ndarray, "2 seeds n D"], wanted: models.Wanted) -> Float[np.ndarray, "2 seeds n"]:
+    """Return distances from the nearest circle, infinite where a sample is not finite."""
+    flat = samples.reshape(-1, wanted.dim)
+    finite, found = np.isfinite(flat).all(axis=1), np.full(len(flat), np.inf)
+    if finite.any():
+        found[finite] = circle_distances(flat[finite], models.law(wanted))
+    return found.reshape(samples.shape[:-1])
+
+
+def _study(options: Options, exact: list[models.Exact], networks: list[np.ndarray]) -> Study:
+    rows, columns = len(SYSTEMS), len(options.dims)
+    times = np.stack([each.times for each in exact[::columns]])
+    signal = [
+        np.asarray(system.process.schedule.scales(jnp.asarray(t))[0]) for system, t in zip(SYSTEMS, times, strict=True)
+    ]
+    distances, levels = (
+        np.stack(part) for part in zip(*((each.distances, each.levels) for each in exact), strict=True)
+    )
+    trained = np.stack(networks)
+    return Study(
+        options,
+        distances.reshape(rows, columns, *distances.shape[1:]),
+        levels.reshape(rows, columns, -1),
+        np.stack(signal),
+        tuple(tuple(each.push for each in exact[row * columns : (row + 1) * columns]) for row in range(rows)),
+        trained.reshape(-1, len(options.train_dims), *trained.shape[1:]),
+    )
