@@ -20,7 +20,7 @@ from geonoise_jax.exact import Circles, FiniteSet
 from geonoise_jax.fields import Field
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process, expand
-from geonoise_jax.sampling import generate
+from geonoise_jax.sampling import Samples, generate
 from geonoise_jax.studies.circles import models as small
 from geonoise_jax.studies.circles.models import BLIND as BLIND
 from geonoise_jax.studies.circles.models import CONDITIONAL
@@ -30,6 +30,8 @@ from geonoise_jax.training.many import train_many
 CONDITIONING = (CONDITIONAL, BLIND)
 # Sampler and grid.
 WAYS = {"Heun": ("heun", "log_snr"), "DDIM": ("ddim", "uniform")}
+# The one whose way is kept.
+_FOLLOWED = "Heun"
 _BATCH, _WIDTH, _DEPTH = 256, 128, 3
 _PATHS, _NOISE = 3, 4
 _PUSHED = 512
@@ -101,18 +103,18 @@ def exact(folder: PurePath, process: Process, dim: int, num: int, steps: Mapping
 
 def _exact(process: Process, dim: int, num: int, steps: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
     points, key = ring(dim)[0], root_key(seed)
-    fields = [exact_field(FiniteSet(points), process, blind) for blind in (False, True)]
-    samples = [[np.asarray(_draw(each, key, num, way, steps[way]).x) for each in fields] for way in WAYS]
-    sampler, grid = WAYS["Heun"]
-    shown = min(num, 64)
-    path = generate(fields[1], key, shown, sampler, steps["Heun"], grid=grid, trajectory=True)
-    found = np.asarray(path.trajectory)
-    away = nearest(found.reshape(-1, dim), points).reshape(found.shape[:2])
+    known, blind = (exact_field(FiniteSet(points), process, each) for each in (False, True))
+    found = [
+        [_draw(each, key, num, way, steps[way], path=each.blind and way == _FOLLOWED) for each in (known, blind)]
+        for way in WAYS
+    ]
+    path = next(each for row in found for each in row if each.trajectory is not None)
+    away = nearest(path.trajectory.reshape(-1, dim), points).reshape(path.trajectory.shape[:2])
     return {
-        "distances": np.stack([np.stack([nearest(each, points) for each in row]) for row in samples]),
+        "distances": np.asarray([[nearest(each.x, points) for each in row] for row in found]),
         "levels": np.median(away, axis=1) / dim**0.5,
-        "times": np.asarray(path.times),
-        "push": np.asarray(push(fields[1], seed)),
+        "times": path.times,
+        "push": np.asarray(push(blind, seed)),
     }
 
 
@@ -177,9 +179,9 @@ def _trained(wanted: Wanted, num: int, steps: Mapping[str, int], seed: int) -> d
     return {"samples": np.asarray(samples), "losses": found.losses}
 
 
-def _draw(field: Field, key: Any, num: int, way: str, steps: int) -> Any:
+def _draw(field: Field, key: Any, num: int, way: str, steps: int, *, path: bool = False) -> Samples:
     sampler, grid = WAYS[way]
-    return generate(field, key, num, sampler, steps, grid=grid)
+    return generate(field, key, num, sampler, steps, grid=grid, trajectory=path)
 
 
 def _kept(

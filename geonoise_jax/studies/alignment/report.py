@@ -49,7 +49,8 @@ def table(study: Study) -> str:
         "(share of draws that grow),\nand what the drift makes of an error: exp(-int mu)"
     )
     parts = [("Exact fields of 16 points on a circle", _exact_rows(study)), (amplifiers, _push_rows(study))]
-    parts.append((networks, _trained_rows(study)))
+    if options.train_dims:
+        parts.append((networks, _trained_rows(study)))
     return "\n\n".join([heading, *("\n".join([title, *aligned(rows, left=2)]) for title, rows in parts)])
 
 
@@ -78,7 +79,7 @@ def _trained_rows(study: Study) -> list[list[str]]:
     rows = [["", "sampler", *(f"D={dim}" for dim in study.options.train_dims)]]
     for number, system in enumerate(trained_systems()):
         for way, name in enumerate(WAYS):
-            pairs = study.trained_quantile[number, :, :, way]
+            pairs = study.trained_quantile[number, :, way]
             rows.append([system.name, name, *(f"{_mean(blind)} [{_mean(known)}]" for known, blind in pairs)])
     return rows
 
@@ -96,6 +97,8 @@ def verdicts(study: Study) -> list[Verdict]:
         where = f"exact fields, {name}, {study.options.num_of[name]} steps"
         cases = {number: _exact_cases(study, number, way) for number in range(len(SYSTEMS))}
         found += _told(cases, where)
+    if not study.options.train_dims:
+        return found
     places = {SYSTEMS.index(each): place for place, each in enumerate(trained_systems())}
     for way, name in enumerate(WAYS):
         where = f"trained networks, {name}, {study.options.num_of[name]} steps"
@@ -127,10 +130,10 @@ def _exact_cases(study: Study, number: int, way: int) -> list[Case]:
 
 
 def _trained_cases(study: Study, number: int, way: int) -> list[Case]:
-    """Return the ratio of each dimension, its geometric mean over seeds; nothing is told of a twin that has not learnt."""
+    """Return the ratio of each dimension, a geometric mean over seeds; untold where the twin has not learnt."""
     found = []
     for place, dim in enumerate(study.options.train_dims):
-        known, blind = study.trained_quantile[number, place, :, way]
+        known, blind = study.trained_quantile[number, place, way]
         if np.isfinite(known).all() and known.max() < _LEARNT:
             ratio = geometric_mean_of(blind / known)
             found.append(Case(f"D = {dim}", ratio.value, ratio.low, ratio.high))
@@ -159,15 +162,17 @@ def arrays(study: Study) -> dict[str, Any]:
 @style.paper()
 def picture(study: Study) -> Figure:
     """Return distances of exact fields and of networks by dimension and sampler, and what happens on the way."""
-    figure = Figure(figsize=(11.0, 7.0), layout="constrained")
-    grid: Any = figure.subplots(2, 3)
+    columns = 3 if study.options.train_dims else 2
+    figure = Figure(figsize=(3.7 * columns, 7.0), layout="constrained")
+    grid: Any = figure.subplots(2, columns)
     for way, name in enumerate(WAYS):
         _draw_exact(study, grid[way, 0], way)
         grid[way, 0].set_title(f"Exact fields of 16 points, {name}")
-        _draw_trained(study, grid[way, 1], way)
-        grid[way, 1].set_title(f"Networks on two circles, {name}")
-    _draw_levels(study, grid[0, 2])
-    _draw_push(study, grid[1, 2])
+        if study.options.train_dims:
+            _draw_trained(study, grid[way, 1], way)
+            grid[way, 1].set_title(f"Networks on circles, {name}, D = {', '.join(map(str, study.options.train_dims))}")
+    _draw_levels(study, grid[0, -1])
+    _draw_push(study, grid[1, -1])
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
     style.headed(figure, "Noise prediction on the path of flow matching (Linear), sampled without the noise level")
@@ -184,9 +189,11 @@ def _draw_exact(study: Study, axes: Any, way: int) -> None:
     for number, system in enumerate(SYSTEMS):
         value, ends = study.quantile[number, :, way, 1], study.interval[number, :, way, 1]
         shown = np.clip(value, _FLOOR, None)
-        reach = np.abs(np.clip(ends.T, _FLOOR, None) - shown)
-        reach = np.where(np.isfinite(reach), reach, 0.0)
-        axes.errorbar(dims, shown, reach, label=f"{system.name}, blind", **_look(system))
+        with np.errstate(invalid="ignore"):
+            reach = np.abs(np.clip(ends.T, _FLOOR, None) - shown)
+        axes.errorbar(
+            dims, shown, np.where(np.isfinite(reach), reach, 0.0), label=f"{system.name}, blind", **_look(system)
+        )
     for number, label in ((MISALIGNED, "conditional, VP"), (ALIGNED, "conditional, Linear")):
         known = study.quantile[number, :, way, 0]
         axes.plot(dims, known, ":", color=style.COLORS[number], linewidth=1.8, label=label)
@@ -194,20 +201,21 @@ def _draw_exact(study: Study, axes: Any, way: int) -> None:
 
 
 def _draw_trained(study: Study, axes: Any, way: int) -> None:
-    dims = study.options.train_dims
-    for number, system in enumerate(trained_systems()):
-        known, blind = np.moveaxis(study.trained_quantile[number, :, :, way], 1, 0)
-        for values, line in ((blind, "-"), (known, ":")):
-            shown = np.where(np.isfinite(values), values, np.nan)
-            axes.plot(
-                dims,
-                shown.mean(axis=1),
-                line,
-                **{**_look(system), "marker": _look(system)["marker"] if line == "-" else ""},
-            )
-            for dim, each in zip(dims, shown, strict=True):
-                axes.plot([dim] * len(each), each, ".", color=_look(system)["color"], markersize=3.0)
-    _by_dimension(axes, dims, "90% quantile of the distance\nto the nearest circle")
+    """Draw one dot for each training: blind ones full, conditional ones empty, dimension after dimension."""
+    dims, systems = study.options.train_dims, trained_systems()
+    for number, system in enumerate(systems):
+        for place in range(len(dims)):
+            at = number + 0.24 * (place - 0.5 * (len(dims) - 1))
+            for values, filled in zip(study.trained_quantile[number, place, way], (False, True), strict=True):
+                color = _look(system)["color"]
+                look = {"color": color, "markerfacecolor": color if filled else "white"}
+                label = ("blind" if filled else "conditional") if number == place == 0 else None
+                axes.plot([at] * len(values), values, _look(system)["marker"], label=label, linestyle="", **look)
+    axes.set_xticks(range(len(systems)), [each.name.replace(", ", ",\n") for each in systems])
+    axes.set(
+        yscale="log", xlim=(-0.6, len(systems) - 0.4), ylabel="90% quantile of the distance\nto the nearest circle"
+    )
+    axes.legend(loc="best")
 
 
 def _by_dimension(axes: Any, dims: tuple[int, ...], label: str) -> None:

@@ -23,10 +23,12 @@ goes on.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from pathlib import Path
-from typing import NamedTuple
+import functools
+import itertools
+from collections.abc import Callable
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,14 +40,14 @@ from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear, VPLinear
 from geonoise_jax.process.targets import Noise, Velocity
-from geonoise_jax.progress import Progress
 from geonoise_jax.stability import drift_factor
 from geonoise_jax.studies.alignment import models
 from geonoise_jax.studies.alignment.models import BLIND, WAYS, Push
+from geonoise_jax.studies.concurrency import at_once
 from geonoise_jax.studies.quantiles import QUANTILE, quantile_interval
 from geonoise_jax.studies.quick import replace_defaults
 
-_QUICK = {"dims": (2, 8), "train_dims": (2,), "num": 64, "num_steps": 40, "ddim_steps": 30, "seeds": 2, "steps": 150}
+_QUICK = {"dims": (2,), "train_dims": (), "num": 64, "num_steps": 40, "ddim_steps": 30}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Options:
         num: samples of each field.
         num_steps: steps of Heun's method.
         ddim_steps: steps of DDIM.
-        train_dims: dimensions D of networks.
+        train_dims: dimensions D of networks; none of them if empty.
         seeds: trainings of each network.
         steps: updates of each, of 256 fresh points.
         quick: try everything out at a size that shows little: takes the place of numbers that are not given.
@@ -102,7 +104,7 @@ class Options:
     num: int = 256
     num_steps: int = 150
     ddim_steps: int = 100
-    train_dims: tuple[int, ...] = (8, 32)
+    train_dims: tuple[int, ...] = (8,)
     seeds: int = 3
     steps: int = 1000
     quick: bool = False
@@ -114,7 +116,7 @@ class Options:
         if self.quick:
             replace_defaults(self, _QUICK)
         object.__setattr__(self, "runs", Path(self.runs))
-        for name in ("dims", "train_dims"):
+        for name in ("dims", "train_dims") if self.train_dims else ("dims",):
             checks.increasing(name, getattr(self, name), checks.integer, low=2)
         for name, low in (("num", 20), ("num_steps", 1), ("ddim_steps", 1), ("seeds", 2), ("steps", 1), ("seed", 0)):
             checks.integer(name, getattr(self, name), low=low)
@@ -182,28 +184,28 @@ def measure(options: Options) -> Study:
         ValueError: if the folder cannot be written, or a training diverges.
     """
     folder = files.usable_folder(options.runs, "runs")
-    trained = trained_systems()
-    total = len(SYSTEMS) * len(options.dims) + 2 * len(trained) * len(options.train_dims)
-    progress = Progress("alignment", total, "models")
-    done = 0
-    exact, networks = [], []
-    with contextlib.closing(progress), files.locked(folder, "runs"):
-        for system in SYSTEMS:
-            for dim in options.dims:
-                exact.append(models.exact(folder, system.process, dim, options.num, options.num_of, options.seed))
-                done += 1
-                progress.update(done, f"{system.name}, exact, D = {dim}")
-        for system in trained:
-            for dim in options.train_dims:
-                pair = []
-                for conditioning in models.CONDITIONING:
-                    wanted = models.Wanted(system.process, dim, conditioning == BLIND, options.steps, options.seeds)
-                    points = models.trained(folder, wanted, options.num, options.num_of, options.seed)
-                    pair.append(_distances(points, wanted))
-                    done += 1
-                    progress.update(done, f"{system.name}, {conditioning} network, D = {dim}")
-                networks.append(np.stack(pair, axis=1))
-    return _study(options, exact, networks)
+    with files.locked(folder, "runs"):
+        found = at_once("alignment", "models", _tasks(options, folder))
+    count = len(SYSTEMS) * len(options.dims)
+    return _study(options, found[:count], found[count:])
+
+
+def _tasks(options: Options, folder: PurePath) -> dict[str, Callable[[], Any]]:
+    """Return what makes the exact fields' samples, then the networks', conditional before blind."""
+    asked = {"num": options.num, "steps": options.num_of, "seed": options.seed}
+    tasks: dict[str, Callable[[], Any]] = {}
+    for system, dim in itertools.product(SYSTEMS, options.dims):
+        tasks[f"{system.name}, exact, D = {dim}"] = functools.partial(
+            models.exact, folder, system.process, dim, **asked
+        )
+    for system, dim, kind in itertools.product(trained_systems(), options.train_dims, models.CONDITIONING):
+        wanted = models.Wanted(system.process, dim, kind == BLIND, options.steps, options.seeds)
+        tasks[f"{system.name}, {kind} network, D = {dim}"] = functools.partial(_network, folder, wanted, asked)
+    return tasks
+
+
+def _network(folder: PurePath, wanted: models.Wanted, asked: dict[str, Any]) -> Float[np.ndarray, "2 seeds n"]:
+    return _distances(models.trained(folder, wanted, **asked), wanted)
 
 
 def _distances(samples: Float[np.ndarray, "2 seeds n D"], wanted: models.Wanted) -> Float[np.ndarray, "2 seeds n"]:
@@ -217,19 +219,18 @@ def _distances(samples: Float[np.ndarray, "2 seeds n D"], wanted: models.Wanted)
 
 def _study(options: Options, exact: list[models.Exact], networks: list[np.ndarray]) -> Study:
     rows, columns = len(SYSTEMS), len(options.dims)
-    times = np.stack([each.times for each in exact[::columns]])
-    signal = [
-        np.asarray(system.process.schedule.scales(jnp.asarray(t))[0]) for system, t in zip(SYSTEMS, times, strict=True)
-    ]
-    distances, levels = (
-        np.stack(part) for part in zip(*((each.distances, each.levels) for each in exact), strict=True)
-    )
-    trained = np.stack(networks)
+    of_system = [exact[row * columns : (row + 1) * columns] for row in range(rows)]
+    times = [each[0].times for each in of_system]
+    schedules = [each.process.schedule for each in SYSTEMS]
+    signal = [np.asarray(each.scales(jnp.asarray(t))[0]) for each, t in zip(schedules, times, strict=True)]
+    shape = (len(trained_systems()), len(options.train_dims), 2, 2, options.seeds, options.num)
+    # The conditional field is beside the blind one, of each way to sample.
+    trained = np.asarray(networks).reshape(*shape[:2], 2, 2, *shape[4:]).swapaxes(2, 3)
     return Study(
         options,
-        distances.reshape(rows, columns, *distances.shape[1:]),
-        levels.reshape(rows, columns, -1),
-        np.stack(signal),
-        tuple(tuple(each.push for each in exact[row * columns : (row + 1) * columns]) for row in range(rows)),
-        trained.reshape(-1, len(options.train_dims), *trained.shape[1:]),
+        np.asarray([[each.distances for each in row] for row in of_system]),
+        np.asarray([[each.levels for each in row] for row in of_system]),
+        np.asarray(signal),
+        tuple(tuple(each.push for each in row) for row in of_system),
+        trained,
     )
