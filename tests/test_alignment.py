@@ -24,6 +24,7 @@ from geonoise_jax.studies.alignment.study import (
     Study,
     trained_systems,
 )
+from geonoise_jax.studies.kept import kept
 from geonoise_jax.studies.verdicts import Outcome
 
 
@@ -126,7 +127,7 @@ def test_what_was_made_is_read(tmp_path: Path) -> None:
         made.append(1)
         return {"x": np.arange(3)}
 
-    first, again, other = (models._kept(tmp_path, "name", (key,), make) for key in ("a", "a", "b"))
+    first, again, other = (kept(tmp_path, "name", (key,), make) for key in ("a", "a", "b"))
     np.testing.assert_array_equal(first["x"], again["x"])
     assert len(made) == 2
     assert len(list(tmp_path.glob("name-*.npz"))) == 2

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from geonoise_jax import files, systems
+from geonoise_jax import systems
 from geonoise_jax.config import spec
 from geonoise_jax.exact import Circles, FiniteSet
 from geonoise_jax.fields import Field
@@ -24,6 +23,7 @@ from geonoise_jax.sampling import Samples, generate
 from geonoise_jax.studies.circles import models as small
 from geonoise_jax.studies.circles.models import BLIND as BLIND
 from geonoise_jax.studies.circles.models import CONDITIONAL
+from geonoise_jax.studies.kept import kept
 from geonoise_jax.studies.ring import exact_field, nearest, ring
 from geonoise_jax.training.many import train_many
 
@@ -97,8 +97,8 @@ def exact(folder: PurePath, process: Process, dim: int, num: int, steps: Mapping
         seed: seed of the samples.
     """
     made = functools.partial(_exact, process, dim, num, steps, seed)
-    kept = _kept(folder, f"exact-D{dim}", (process, dim, num, sorted(steps.items()), seed), made)
-    return Exact(kept["distances"], kept["levels"], kept["times"], Push(*map(float, kept["push"])))
+    found = kept(folder, f"exact-D{dim}", (process, dim, num, sorted(steps.items()), seed), made)
+    return Exact(found["distances"], found["levels"], found["times"], Push(*map(float, found["push"])))
 
 
 def _exact(process: Process, dim: int, num: int, steps: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
@@ -167,7 +167,7 @@ def trained(
     kind = BLIND if wanted.blind else CONDITIONAL
     key = (small.digest(config_of(wanted)), wanted.seeds, num, sorted(steps.items()), seed)
     made = functools.partial(_trained, wanted, num, steps, seed)
-    return _kept(folder, f"{kind}-D{wanted.dim}", key, made)["samples"]
+    return kept(folder, f"{kind}-D{wanted.dim}", key, made)["samples"]
 
 
 def _trained(wanted: Wanted, num: int, steps: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
@@ -182,16 +182,3 @@ def _trained(wanted: Wanted, num: int, steps: Mapping[str, int], seed: int) -> d
 def _draw(field: Field, key: Any, num: int, way: str, steps: int, *, path: bool = False) -> Samples:
     sampler, grid = WAYS[way]
     return generate(field, key, num, sampler, steps, grid=grid, trajectory=path)
-
-
-def _kept(
-    folder: PurePath, name: str, depends: tuple[Any, ...], make: Callable[[], dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """Return the arrays of a file, which is made if it is not there; its name says what they depend on."""
-    digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:16]
-    path = folder / f"{name}-{digest}.npz"
-    if files.exists(path):
-        return files.read_arrays(path)
-    found = make()
-    files.write_arrays(path, found)
-    return found
