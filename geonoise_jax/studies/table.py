@@ -69,6 +69,7 @@ STUDIES = {
     "blind_sampling": Entry(f"{_ROOM}.blind_sampling", "which blind models an exact field lets sample", NONE),
     "circles": Entry(f"{_ROOM}.circles", "which small networks sample blind, by dimension, beside exact fields", NONE),
     "alignment": Entry(f"{_ROOM}.alignment", "noise prediction on flow matching's path, sampled blind", NONE),
+    "noise_readout": Entry(f"{_ROOM}.noise_readout", "noise level and class, read off data and off features", NONE),
     "images": Entry(f"{_ROOM}.images", "blind and conditional models of images, trained and evaluated", NONE),
     "stability_race": Entry(f"{_ROOM}.stability_race", "how drift errors of blind fields go to zero noise", NONE),
     "table1": Entry(f"{_ROOM}.table1", "every coefficient of all named systems", NONE),
