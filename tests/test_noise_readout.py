@@ -120,7 +120,7 @@ def test_verdicts_follow_errors_and_shares() -> None:
     other = report.verdicts(made_up(probe=3.0, middle=0.2))
     assert [each.outcome for each in other[1:]] == 5 * [Outcome.FAILS]
     assert other[1].value == pytest.approx(3.0)
-    assert other[3].value == pytest.approx(0.0)
+    assert other[3].value == pytest.approx(-0.3)
 
 
 def test_it_is_drawn_and_written() -> None:

@@ -137,7 +137,7 @@ def verdicts(study: Study) -> list[Verdict]:
 def _of_classes(study: Study, where: str) -> list[Verdict]:
     """Return what is said of the features' classes, by differences of the same images."""
     last, levels = study.hits[-1], study.options.levels
-    best = int(last.mean(axis=1).argmax())
+    best = 1 + int(last[1:].mean(axis=1).argmax()) if len(levels) > 1 else 0
     middle = [place for place, level in enumerate(levels) if level >= 0.2]
     gain = "gain in share"
     cases = [
