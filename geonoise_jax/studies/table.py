@@ -66,6 +66,7 @@ STUDIES = {
     ),
     "log_density": Entry(f"{_ROOM}.log_density", "how far a learnt log-density is from exact ones", NEEDED),
     "guidance": Entry(f"{_ROOM}.guidance", "what guidance does to a class-conditional model", NEEDED),
+    "cfg_linear": Entry(f"{_ROOM}.cfg_linear", "guidance as a mean shift and contrastive components", OPTIONAL),
     "blind_sampling": Entry(f"{_ROOM}.blind_sampling", "which blind models an exact field lets sample", NONE),
     "circles": Entry(f"{_ROOM}.circles", "which small networks sample blind, by dimension, beside exact fields", NONE),
     "alignment": Entry(f"{_ROOM}.alignment", "noise prediction on flow matching's path, sampled blind", NONE),
