@@ -4,7 +4,7 @@ The denoiser of ``N(mu, Sigma)``, ``u = a x + b eps``, is linear in u:
 
 (G1)  D(u) = mu + W (u - a mu),   W = a Sigma (a^2 Sigma + b^2 I)^-1
 
-Guidance moves along the difference of that of class c and that of all data. With u - a mu = (u - a mu_c) + a (mu_c - mu),
+Guidance moves along the difference of that of class c and that of all data. As u - a mu = (u - a mu_c) + a (mu_c - mu),
 
 (G2)  D_c(u) - D(u) = (I - a W)(mu_c - mu) + (W_c - W)(u - a mu_c)
 

@@ -15,7 +15,7 @@ from geonoise_jax.drawing.text import aligned, percent
 from geonoise_jax.evaluation.intervals import GROUPS, Estimate, jackknife, jackknifed, wilson
 from geonoise_jax.studies.cases import Case, Claim, over_cases
 from geonoise_jax.studies.cfg_linear.linear import COMPONENTS, SHIFT
-from geonoise_jax.studies.cfg_linear.study import NETWORK, Study
+from geonoise_jax.studies.cfg_linear.study import Study
 from geonoise_jax.studies.verdicts import Verdict
 
 _SOURCE = "Li et al. 2025"

@@ -8,7 +8,7 @@ Guidance adds a multiple of ``D_c(u) - D(u)``, the difference of the denoisers o
     network    a class-conditional network with and without its class, where a workdir is given
 
 at held-out images x of the class and noise of each level, as estimates of x. The share that the linear guidance g
-explains of another, h, is ``1 - E|h - g|^2 / E|h|^2``: 1 if they are the same, 0 if g is no better than nothing, below 0
+explains of another, h, is ``1 - E|h - g|^2 / E|h|^2``: 1 if they are the same, 0 if g is no better than nothing, less
 if it is worse. Beside it the cosine ``E h.g / sqrt(E|h|^2 E|g|^2)``, which no factor changes. Intervals are of the
 jackknife over images.
 
