@@ -13,8 +13,8 @@ on VP and 1000 on the linear schedule up to t = 0.999, of 5.0 and 6.9 e-folds. W
 level: a uniform t makes b uniform, while on VP half of all times have b above 0.96. The blind field at pure noise,
 ``f = E[1 / b | u] u`` but for the data's part, takes less noise to be likely, so that the radius shrinks faster than it
 should, on the linear schedule more than on VP (:class:`Push`). The amplifier makes the most of it: a sample is denoised
-too early, and then rests on a datum, where f may have any length up to E[s]. Where the e-folds are too few for the push,
-as with times up to 0.95 alone, or the first step too long for it, some samples stay noise.
+too early, and then rests on a datum, where f may have any length up to E[s]. Where the e-folds are too few for the
+push, as with times up to 0.95 alone, or the first step too long for it, some samples stay noise.
 
 Exact fields are those of 16 points on a circle in R^D with a uniform time law, as in ``blind_sampling``; networks are
 residual MLPs on two circles in R^D, as in ``circles``, over seeds. Both are sampled in two ways: by Heun's method on a
