@@ -211,24 +211,17 @@ def _draw_sizes(study: Study, axes: Any) -> None:
 
 
 def _draw_explained(study: Study, axes: Any) -> None:
-    ratios = study.options.ratios
+    """Draw cosines and shares; a share far below zero, where the linear model is worse than nothing, is not shown."""
+    ratios, levels = study.options.ratios, range(len(study.options.ratios))
     for number, name in enumerate(study.squares):
-        found = [explained(study, name, level) for level in range(len(ratios))]
-        value, low, high = np.asarray([_numbers(each) for each in found]).T
-        color = style.COLORS[4 + number]
-        axes.errorbar(
-            ratios,
-            value,
-            [value - low, high - value],
-            color=color,
-            marker="o",
-            label=f"of {name} guidance, by all three",
-        )
-        shift = [explained(study, name, level, SHIFT).value for level in range(len(ratios))]
-        axes.plot(ratios, shift, ":", color=color, marker="s", label=f"of {name} guidance, by the mean shift")
+        color = style.COLORS[(6, 3)[number]]
+        for statistic, line, label in ((cosine, "o-", "cosine"), (explained, "s--", "share explained")):
+            value, low, high = np.asarray([_numbers(statistic(study, name, level)) for level in levels]).T
+            look: dict[str, Any] = {"color": color, "label": f"{name} guidance, {label}"}
+            axes.errorbar(ratios, value, [value - low, high - value], fmt=line, **look)
     axes.axhline(0.0, color=style.REFERENCE, linewidth=0.8)
-    axes.set(xscale="log", xlabel="noise level b / a", ylabel="share explained", ylim=(-0.55, 1.05))
-    axes.set_title("Explained by the linear model (below -0.5 not shown)")
+    axes.set(xscale="log", xlabel="noise level b / a", ylabel="of the linear guidance with others", ylim=(-0.3, 1.05))
+    axes.set_title("Agreement with the linear model")
     axes.legend(loc="lower right")
 
 
