@@ -32,6 +32,7 @@ from ml_collections import ConfigDict
 from geonoise_jax import build, checks, config, files
 from geonoise_jax.evaluation.restore import fresh_field, restore, saved_steps
 from geonoise_jax.exact import Distribution, FiniteSet, Subspace
+from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.fields import NetworkField
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
@@ -77,7 +78,7 @@ class Options:
     data_dim: int = 2
     num: int = 1000
     num_fit: int = 4000
-    steps: int = 600
+    steps: int = 300
     checkpoints: int = 3
     levels: tuple[float, ...] = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8)
     quick: bool = False
@@ -145,6 +146,7 @@ class Images(NamedTuple):
     labels: Int[np.ndarray, "n"]
 
 
+@in_one_warning()
 def measure(options: Options) -> Study:
     """Train a blind network on the digits, or go on with it, and read noise level and class off its features.
 
