@@ -59,12 +59,13 @@ def _exact_rows(study: Study) -> list[list[str]]:
     for number, system in enumerate(SYSTEMS):
         for way, name in enumerate(WAYS):
             quantiles, ratios = study.quantile[number, :, way], study.ratio[number, :, way, 0]
-            cells = [
-                f"{blind:.3g} [{known:.2g}] x {ratio:.2f}"
-                for (known, blind), ratio in zip(quantiles, ratios, strict=True)
-            ]
+            cells = [_pair(*each, ratio) for each, ratio in zip(quantiles, ratios, strict=True)]
             rows.append([system.name, name, *cells])
     return rows
+
+
+def _pair(known: float, blind: float, ratio: float) -> str:
+    return f"{blind:.3g} [{known:.2g}] x {ratio:.{0 if ratio >= 10 else 2}f}"
 
 
 def _push_rows(study: Study) -> list[list[str]]:
@@ -163,18 +164,19 @@ def arrays(study: Study) -> dict[str, Any]:
 def picture(study: Study) -> Figure:
     """Return distances of exact fields and of networks by dimension and sampler, and what happens on the way."""
     columns = 3 if study.options.train_dims else 2
-    figure = Figure(figsize=(3.7 * columns, 7.0), layout="constrained")
+    figure = Figure(figsize=(4.1 * columns, 7.2), layout="constrained")
     grid: Any = figure.subplots(2, columns)
     for way, name in enumerate(WAYS):
         _draw_exact(study, grid[way, 0], way)
-        grid[way, 0].set_title(f"Exact fields of 16 points, {name}")
+        grid[way, 0].set_title(f"Exact fields, {name}")
         if study.options.train_dims:
             _draw_trained(study, grid[way, 1], way)
-            grid[way, 1].set_title(f"Networks on circles, {name}, D = {', '.join(map(str, study.options.train_dims))}")
+            dims = ", ".join(map(str, study.options.train_dims))
+            grid[way, 1].set_title(f"Networks, {name}, D = {dims}")
     _draw_levels(study, grid[0, -1])
     _draw_push(study, grid[1, -1])
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     style.headed(figure, "Noise prediction on the path of flow matching (Linear), sampled without the noise level")
     return figure
 
@@ -231,13 +233,11 @@ def _draw_levels(study: Study, axes: Any) -> None:
     for number, system in enumerate(SYSTEMS):
         axes.plot(study.signal[number], np.clip(study.levels[number, last], _FLOOR, None), color=_look(system)["color"])
     signal = np.geomspace(study.signal.min(), 1.0 - _FLOOR, 300)
-    axes.plot(
-        signal, np.sqrt(1.0 - signal**2), "--", color=style.REFERENCE, label="noise scale b of VP, that it should be"
-    )
-    axes.plot(signal, 1.0 - signal, ":", color=style.REFERENCE, label="and of Linear")
-    axes.set(xscale="log", yscale="log", xlabel="signal scale a(t) reached by the sampler (start: left)")
+    axes.plot(signal, np.sqrt(1.0 - signal**2), "--", color=style.REFERENCE, label="noise scale b of the clock, VP")
+    axes.plot(signal, 1.0 - signal, ":", color=style.REFERENCE, label="the same, Linear")
+    axes.set(xscale="log", yscale="log", xlabel="signal scale a(t) of the clock", ylim=(1e-3, 1.6))
     axes.set_ylabel("|u - nearest datum| / $\\sqrt{D}$, median")
-    axes.set_title(f"Exact blind fields, Heun, D = {study.options.dims[-1]}: noise left")
+    axes.set_title(f"Noise left, blind, Heun, D = {study.options.dims[-1]}")
     axes.legend(loc="lower left")
 
 
@@ -250,4 +250,4 @@ def _draw_push(study: Study, axes: Any) -> None:
     axes.set(xscale="log", xlabel="dimension D", ylabel="share of the radius per e-fold of a")
     axes.set_xticks(dims, [str(dim) for dim in dims], minor=False)
     axes.minorticks_off()
-    axes.set_title("Exact blind fields: inward push at pure noise")
+    axes.set_title("Inward push at pure noise, blind")
