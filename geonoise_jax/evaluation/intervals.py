@@ -130,7 +130,8 @@ def geometric_mean_of(values: Float[np.ndarray, "n"]) -> Estimate:
     if not np.isfinite(values).all():
         return Estimate(math.inf, math.inf, float(values.min()), math.inf)
     found = mean_of(np.log(values))
-    return Estimate(*(math.exp(each) for each in (found.value, found.spread, found.low, found.high)))
+    value, spread, low, high = (math.exp(each) for each in (found.value, found.spread, found.low, found.high))
+    return Estimate(value, spread, low, high)
 
 
 def share(hits: int, num: int, *, level: float = LEVEL, note: str = "") -> Estimate:

@@ -108,12 +108,13 @@ def _exact(process: Process, dim: int, num: int, steps: Mapping[str, int], seed:
         [_draw(each, key, num, way, steps[way], path=each.blind and way == _FOLLOWED) for each in (known, blind)]
         for way in WAYS
     ]
-    path = next(each for row in found for each in row if each.trajectory is not None)
-    away = nearest(path.trajectory.reshape(-1, dim), points).reshape(path.trajectory.shape[:2])
+    followed = found[list(WAYS).index(_FOLLOWED)][1]
+    path = np.asarray(followed.trajectory)
+    away = nearest(path.reshape(-1, dim), points).reshape(path.shape[:2])
     return {
         "distances": np.asarray([[nearest(each.x, points) for each in row] for row in found]),
         "levels": np.median(away, axis=1) / dim**0.5,
-        "times": path.times,
+        "times": np.asarray(followed.times),
         "push": np.asarray(push(blind, seed)),
     }
 

@@ -59,7 +59,7 @@ def _exact_rows(study: Study) -> list[list[str]]:
     for number, system in enumerate(SYSTEMS):
         for way, name in enumerate(WAYS):
             quantiles, ratios = study.quantile[number, :, way], study.ratio[number, :, way, 0]
-            cells = [_pair(*each, ratio) for each, ratio in zip(quantiles, ratios, strict=True)]
+            cells = [_pair(known, blind, ratio) for (known, blind), ratio in zip(quantiles, ratios, strict=True)]
             rows.append([system.name, name, *cells])
     return rows
 

@@ -193,20 +193,19 @@ def measure(options: Options) -> Study:
 
 def _tasks(options: Options, folder: PurePath) -> dict[str, Callable[[], Any]]:
     """Return what makes the exact fields' samples, then the networks', conditional before blind."""
-    asked = {"num": options.num, "steps": options.num_of, "seed": options.seed}
+    num, steps, seed = options.num, options.num_of, options.seed
     tasks: dict[str, Callable[[], Any]] = {}
     for system, dim in itertools.product(SYSTEMS, options.dims):
-        tasks[f"{system.name}, exact, D = {dim}"] = functools.partial(
-            models.exact, folder, system.process, dim, **asked
-        )
+        exact = functools.partial(models.exact, folder, system.process, dim, num, steps, seed)
+        tasks[f"{system.name}, exact, D = {dim}"] = exact
     for system, dim, kind in itertools.product(trained_systems(), options.train_dims, models.CONDITIONING):
         wanted = models.Wanted(system.process, dim, kind == BLIND, options.steps, options.seeds)
-        tasks[f"{system.name}, {kind} network, D = {dim}"] = functools.partial(_network, folder, wanted, asked)
+        tasks[f"{system.name}, {kind} network, D = {dim}"] = functools.partial(_network, folder, wanted, options)
     return tasks
 
 
-def _network(folder: PurePath, wanted: models.Wanted, asked: dict[str, Any]) -> Float[np.ndarray, "2 seeds n"]:
-    return _distances(models.trained(folder, wanted, **asked), wanted)
+def _network(folder: PurePath, wanted: models.Wanted, options: Options) -> Float[np.ndarray, "2 seeds n"]:
+    return _distances(models.trained(folder, wanted, options.num, options.num_of, options.seed), wanted)
 
 
 def _distances(samples: Float[np.ndarray, "2 seeds n D"], wanted: models.Wanted) -> Float[np.ndarray, "2 seeds n"]:

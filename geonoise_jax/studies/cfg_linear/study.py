@@ -232,7 +232,9 @@ def exact_guidance(
         shares = known.labels == label
         # Weights that are zero leave the class, in arrays of one shape and so in one program.
         pair = [
-            np.asarray(Marginal(FiniteSet(known.x, weights / weights.sum()), process, law).denoiser(rows, t))
+            np.asarray(
+                Marginal(FiniteSet(known.x, weights / weights.sum()), process, law).denoiser(jnp.asarray(rows), t)
+            )
             for weights in (shares.astype(np.float64), np.ones(len(shares)))
         ]
         found[:, mine] = (pair[0] - pair[1]).reshape(len(times), mine.sum(), -1)
@@ -260,7 +262,7 @@ def network_guidance(
 def _pair(field: NetworkField, u: Any, labels: Int[np.ndarray, "n"], level: Any) -> tuple[Any, Any]:
     """Return the predictions with a class and without."""
     told = jnp.asarray(labels, jnp.int32)
-    return field.with_labels(told)(u, level), field.with_labels(jnp.full_like(told, field.null_label))(u, level)
+    return field.with_labels(told)(u, level), field.with_labels(jnp.full_like(told, field.module.num_classes))(u, level)
 
 
 def _sampled(

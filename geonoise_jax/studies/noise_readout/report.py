@@ -42,7 +42,10 @@ _BLINDFOLD = 1.0 / math.sqrt(12.0)
 def rms(squares: Float[np.ndarray, "n"]) -> Estimate:
     """Return the root of a mean of squares, with its interval."""
     found = mean_of(squares)
-    return Estimate(*(math.sqrt(max(each, 0.0)) for each in (found.value, found.spread, found.low, found.high)))
+    value, spread, low, high = (
+        math.sqrt(max(each, 0.0)) for each in (found.value, found.spread, found.low, found.high)
+    )
+    return Estimate(value, spread, low, high)
 
 
 def table(study: Study) -> str:

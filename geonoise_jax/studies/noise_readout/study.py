@@ -25,25 +25,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
 from geonoise_jax import build, checks, config, files
 from geonoise_jax.evaluation.restore import fresh_field, restore, saved_steps
-from geonoise_jax.exact import Distribution, FiniteSet, Subspace
+from geonoise_jax.exact import Distribution, FiniteSet, Marginal, Subspace
 from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.fields import NetworkField
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear
 from geonoise_jax.process.targets import Velocity
+from geonoise_jax.process.times import Uniform
 from geonoise_jax.progress import Progress
 from geonoise_jax.studies.excess_risk.study import spread
 from geonoise_jax.studies.images.models import train
 from geonoise_jax.studies.noise_readout.probes import Distances, features, read_class, read_level
 from geonoise_jax.studies.quick import replace_defaults
-from geonoise_jax.studies.ring import exact_field
+from geonoise_jax.studies.ring import ACCURACY
 
 PROCESS = Process(Linear(), Velocity())
 READERS = ("posterior", "geometry", "probe", "pixels")
@@ -94,8 +96,8 @@ class Options:
         checks.increasing("dims", self.dims, checks.integer, low=self.data_dim + 1)
         for name, low in (("num", 20), ("num_fit", 20), ("steps", 10), ("checkpoints", 1), ("seed", 0)):
             checks.integer(name, getattr(self, name), low=low)
-        low, high = PROCESS.schedule.t_min, PROCESS.schedule.t_max
-        checks.increasing("levels", self.levels, checks.real, low=low, high=high)
+        within = {"low": PROCESS.schedule.t_min, "high": PROCESS.schedule.t_max}
+        checks.increasing("levels", self.levels, checks.real, **within)
 
 
 class Readings(NamedTuple):
@@ -223,7 +225,8 @@ def exact_posterior(
     law: Distribution, u: Float[np.ndarray, "n *event"]
 ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
     """Return mean and standard deviation of the noise level given each observation, of a uniform time law."""
-    found = exact_field(law, PROCESS, blind=True).marginal.posterior(u)
+    time_law = Uniform(PROCESS.schedule.t_min, PROCESS.schedule.t_max)
+    found = Marginal(law, PROCESS, time_law, accuracy=ACCURACY, adaptive=False).posterior(jnp.asarray(u))
     return np.asarray(found.mean, np.float64), np.sqrt(np.asarray(found.var, np.float64))
 
 
