@@ -96,8 +96,8 @@ class Options:
         checks.increasing("dims", self.dims, checks.integer, low=self.data_dim + 1)
         for name, low in (("num", 20), ("num_fit", 20), ("steps", 10), ("checkpoints", 1), ("seed", 0)):
             checks.integer(name, getattr(self, name), low=low)
-        within = {"low": PROCESS.schedule.t_min, "high": PROCESS.schedule.t_max}
-        checks.increasing("levels", self.levels, checks.real, **within)
+        within = PROCESS.schedule
+        checks.increasing("levels", self.levels, checks.real, low=within.t_min, high=within.t_max)
 
 
 class Readings(NamedTuple):
