@@ -23,6 +23,8 @@ _MOST = 0.5
 # Noise levels, as b / a, below which the paper's networks are no longer linear, and above which the shift rules.
 _LOW, _HIGH = 0.2, 3.0
 _MARKERS = "os^"
+# Of the axis of agreement.
+_LOWEST = -0.3
 
 
 def explained(study: Study, name: str, level: int, component: int | None = None) -> Estimate:
@@ -217,12 +219,15 @@ def _draw_explained(study: Study, axes: Any) -> None:
         color = style.COLORS[(6, 3)[number]]
         for statistic, line, label in ((cosine, "o-", "cosine"), (explained, "s--", "share explained")):
             value, low, high = np.asarray([_numbers(statistic(study, name, level)) for level in levels]).T
+            value = np.where(value < _LOWEST, np.nan, value)
             look: dict[str, Any] = {"color": color, "label": f"{name} guidance, {label}"}
             axes.errorbar(ratios, value, [value - low, high - value], fmt=line, **look)
     axes.axhline(0.0, color=style.REFERENCE, linewidth=0.8)
-    axes.set(xscale="log", xlabel="noise level b / a", ylabel="of the linear guidance with others", ylim=(-0.3, 1.05))
+    axes.set(
+        xscale="log", xlabel="noise level b / a", ylabel="of the linear guidance with others", ylim=(_LOWEST, 1.05)
+    )
     axes.set_title("Agreement with the linear model")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, columnspacing=1.0)
 
 
 def _draw_guided(study: Study, axes: Any) -> None:
