@@ -119,6 +119,21 @@ def mean_of(values: Float[np.ndarray, "n"], *, note: str = "") -> Estimate:
     return Estimate(mean, spread, mean - half, mean + half, note)
 
 
+def geometric_mean_of(values: Float[np.ndarray, "n"]) -> Estimate:
+    """Return the geometric mean of independent positive numbers with Student's t interval of the logarithm.
+
+    Where one is infinite so is the mean, and the interval begins at the smallest. The spread is a factor.
+
+    Raises:
+        UserError: if there are fewer than 2.
+    """
+    if not np.isfinite(values).all():
+        return Estimate(math.inf, math.inf, float(values.min()), math.inf)
+    found = mean_of(np.log(values))
+    value, spread, low, high = (math.exp(each) for each in (found.value, found.spread, found.low, found.high))
+    return Estimate(value, spread, low, high)
+
+
 def share(hits: int, num: int, *, level: float = LEVEL, note: str = "") -> Estimate:
     """Return a share of independent trials with its exact binomial interval (Clopper and Pearson 1934).
 

@@ -207,7 +207,7 @@ def measure(options: Options, systems: tuple[System, ...] = SYSTEMS) -> Study:
     for system in systems:
         tasks |= {f"{system.name}, D = {dim}": partial(_on_ring, system, dim, options) for dim in options.dims}
         tasks[f"{system.name}, Gaussian"] = partial(_on_gaussian, system, options)
-    found, of_a_system = at_once("blind sampling", tasks), len(options.dims) + 1
+    found, of_a_system = at_once("blind sampling", "fields", tasks), len(options.dims) + 1
     moments = found[of_a_system - 1 :: of_a_system]
     rings = [each for number, each in enumerate(found, start=1) if number % of_a_system]
     shape = (len(systems), len(options.dims))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.text import aligned, markdown, with_error
-from geonoise_jax.evaluation.intervals import Estimate, mean_of
+from geonoise_jax.evaluation.intervals import geometric_mean_of
 from geonoise_jax.studies.circles.models import BLIND, CONDITIONAL
 from geonoise_jax.studies.circles.study import Measured, Study, ratio
 from geonoise_jax.studies.verdicts import Outcome, Verdict, judge
@@ -89,19 +89,10 @@ def _verdict(study: Study, dim: int, system: str) -> Verdict:
         known = f"{condition}; the twin itself is {twin.max():.2g} from the circles"
         nan = float("nan")
         return Verdict("figure 5", claim, known, "blind / conditional", nan, nan, nan, Outcome.UNTOLD)
-    found = _geometric(ratio(study, dim, system))
+    found = geometric_mean_of(ratio(study, dim, system))
     limits = {"at_most": _AS_CLEAN} if stable else {"at_least": _AS_CLEAN}
     told = judge(found.low, found.high, **limits)
     return Verdict("figure 5", claim, condition, "blind / conditional", found.value, found.low, found.high, told)
-
-
-def _geometric(values: Float[np.ndarray, "n"]) -> Estimate:
-    """Return the geometric mean with Student's t interval of the logarithm; infinite values have none."""
-    if not np.isfinite(values).all():
-        return Estimate(np.inf, np.inf, float(values.min()), np.inf)
-    found = mean_of(np.log(values))
-    value, spread, low, high = (float(np.exp(each)) for each in (found.value, found.spread, found.low, found.high))
-    return Estimate(value, spread, low, high)
 
 
 def arrays(study: Study) -> dict[str, Any]:
