@@ -67,6 +67,7 @@ STUDIES = {
     "log_density": Entry(f"{_ROOM}.log_density", "how far a learnt log-density is from exact ones", NEEDED),
     "guidance": Entry(f"{_ROOM}.guidance", "what guidance does to a class-conditional model", NEEDED),
     "blind_sampling": Entry(f"{_ROOM}.blind_sampling", "which blind models an exact field lets sample", NONE),
+    "smoothing": Entry(f"{_ROOM}.smoothing", "whether smoothing a blind field restores the paper's ordering", NONE),
     "circles": Entry(f"{_ROOM}.circles", "which small networks sample blind, by dimension, beside exact fields", NONE),
     "images": Entry(f"{_ROOM}.images", "blind and conditional models of images, trained and evaluated", NONE),
     "stability_race": Entry(f"{_ROOM}.stability_race", "how drift errors of blind fields go to zero noise", NONE),

@@ -1,4 +1,4 @@
-"""What smoothed fields and networks say of the paper's ordering, and whether the clock and the point of rest told it."""
+"""What smoothed fields and networks say of the paper's ordering, and how well it was foreseen."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from geonoise_jax.studies.cases import Case, Claim, over_cases
+from geonoise_jax.studies.smoothing.agreement import agreement, told_by_rest
 from geonoise_jax.studies.smoothing.study import (
     CEILING,
     CLEAN,
@@ -34,7 +35,7 @@ _AS_FAR, _HALF, _APART, _PREDICTED = 0.99, 0.5, 0.1, 1.3
 
 
 def verdicts(study: Study) -> list[Verdict]:
-    """Return what is clean under every smoothing, whether the ordering is the paper's, and how well that was foreseen."""
+    """Return whether the ordering is the paper's, what is clean under every smoothing, and how well it was foreseen."""
     properties = [name for name in _SAID if _cells(study, name) is not None]
     found = [_ordering(study, name) for name in properties]
     found += [_target(study, name, number) for name in properties for number in range(len(TARGETS))]
@@ -115,24 +116,29 @@ def _slower(study: Study) -> list[Verdict]:
 
 def _foreseen(study: Study) -> list[Verdict]:
     """How far quantiles are from those of the clock, and how often the point of rest tells what is clean."""
-    measured, found = quantile(study.ends.distance), []
-    clean = measured <= CLEAN
+    found = []
     for number, target in enumerate(TARGETS):
+        cases = [_case(study, number, column, label) for column, label in enumerate(_dims(study))]
         if target.clock:
-            # Where both are clean the distances are those of the last step.
-            foreseen = study.clock[number, :, :, 1]
-            ratios = np.where(clean[number] & (foreseen <= CLEAN), 1.0, measured[number] / foreseen)
-            worst = np.exp(np.abs(np.log(ratios))).max(1)
             claim = f"the clock in one dimension foresees the residual of {target.name}, within {_PREDICTED - 1.0:.0%}"
-            quantity, limits = "largest ratio of measured and foreseen 90% quantile", {"at_most": _PREDICTED}
+            quantity, limits = "farthest ratio of measured and foreseen 90% quantile, folded", {"at_most": _PREDICTED}
         else:
-            shift, slope = np.moveaxis(study.rest[number], -1, 0)
-            worst = (clean[number] == ((shift <= CLEAN) & (slope < 1.0))).mean(1)
             claim = f"{target.name} is clean exactly if its point of rest is at the data and attracts"
             quantity, limits = "share of the smoothings where that is so", {"at_least": 1.0}
-        cases = [Case.exact(label, float(value)) for label, value in zip(_dims(study), worst, strict=True)]
         found.append(over_cases(cases, Claim("this study", claim, "all smoothings", quantity), **limits))
     return found
+
+
+def _case(study: Study, number: int, column: int, label: str) -> Case:
+    """Return the ratio farthest from 1, or its inverse if that is larger; the share told by the point of rest."""
+    if not TARGETS[number].clock:
+        return Case.exact(label, float(told_by_rest(study, number, column).mean()))
+    found = agreement(study, number, column)
+    at = int(np.abs(np.log(found.ratio)).argmax())
+    ratio, low, high = (float(each[at]) for each in (found.ratio, found.low, found.high))
+    if ratio < 1.0:
+        ratio, low, high = 1.0 / ratio, 1.0 / high, 1.0 / low if low > 0.0 else np.inf
+    return Case(label, ratio, min(low, ratio), max(high, ratio))
 
 
 def _networks(study: Study) -> list[Verdict]:

@@ -23,7 +23,7 @@ from scipy.stats import chi, norm, qmc
 
 from geonoise_jax import checks
 from geonoise_jax.errors import UserError
-from geonoise_jax.fields.base import arguments
+from geonoise_jax.fields.base import arguments, compiled
 from geonoise_jax.process.process import Process
 from geonoise_jax.studies.ring import NUM_DATA
 
@@ -132,9 +132,8 @@ class RingField:
         """Whether the field ignores t: it does."""
         return True
 
-    def __call__(
-        self, u: Float[ArrayLike, "b D"], t: Float[ArrayLike, "*#b"] | None = None
-    ) -> Float[Array, "b D"]:
+    @compiled
+    def __call__(self, u: Float[ArrayLike, "b D"], t: Float[ArrayLike, "*#b"] | None = None) -> Float[Array, "b D"]:
         """Return the predictions of the target; t has no effect."""
         at, _ = arguments(self, u, t)
         plane, out = at[:, :2], at[:, 2:]
@@ -143,7 +142,7 @@ class RingField:
         def add(total: tuple[Array, Array], offset: Array) -> tuple[tuple[Array, Array], None]:
             along = away + offset[2] if out.shape[1] else away
             beside = offset[3] if out.shape[1] else jnp.zeros(())
-            value, gain = self._at(plane + offset[:2], jnp.square(along) + jnp.square(beside))
+            value, gain = self._at(plane + offset[None, :2], jnp.square(along) + jnp.square(beside))
             return (total[0] + value, total[1] + gain * along), None
 
         (value, radial), _ = jax.lax.scan(add, (jnp.zeros_like(plane), jnp.zeros_like(away)), self.offsets)
@@ -151,14 +150,18 @@ class RingField:
         gain = radial / jnp.where(away > 0.0, away, 1.0)
         return self._limited(at, jnp.concatenate([value, gain[:, None] * out], axis=1) / count)
 
-    def _at(self, plane: Float[Array, "b 2"], square: Float[Array, "b"]) -> tuple[Float[Array, "b 2"], Float[Array, "b"]]:
+    def _at(
+        self, plane: Float[Array, "b 2"], square: Float[Array, "b"]
+    ) -> tuple[Float[Array, "b 2"], Float[Array, "b"]]:
         """Return the part in the plane, and the factor of the part out of it."""
-        points = _points(plane.dtype)
+        points = _points(plane.dtype)[None]
         e = plane[:, None] - points
         near = jnp.square(e).sum(-1) + square[:, None]
         inner = (e * points).sum(-1)
-        distance = near[..., None] + self.deficit * (2.0 * inner[..., None] + self.deficit)
-        logits = self.log_weight - self.event_shape[0] * jnp.log(self.b) - 0.5 * distance / jnp.square(self.b)
+        deficit, b = self.deficit[None, None], self.b[None, None]
+        distance = near[..., None] + deficit * (2.0 * inner[..., None] + deficit)
+        prior = (self.log_weight - self.event_shape[0] * jnp.log(self.b))[None, None]
+        logits = prior - 0.5 * distance / jnp.square(b)
         weight = jnp.exp(logits - logits.max(axis=(1, 2), keepdims=True))
         rate = self.d / self.b
         rows = jnp.stack([jnp.ones_like(rate), rate, self.c + rate * self.deficit], axis=1)
@@ -168,7 +171,7 @@ class RingField:
     def _limited(self, u: Float[Array, "b D"], value: Float[Array, "b D"]) -> Float[Array, "b D"]:
         """Return the field with its slope at the nearest datum limited."""
         points = jnp.pad(_points(u.dtype), ((0, 0), (0, u.shape[1] - 2)))
-        squares = jnp.square(u[:, None] - points).sum(-1)
+        squares = jnp.square(u[:, None] - points[None]).sum(-1)
         datum = points[squares.argmin(1)]
         distance = jnp.sqrt(squares.min(1))
         rest = value - self.anchor * datum
@@ -177,7 +180,7 @@ class RingField:
         return self.anchor * datum + jnp.where(jnp.isinf(self.slope), 1.0, factor)[:, None] * rest
 
 
-def ring_field(process: Process, dim: int, smoothing: Smoothing, draws: int = 32) -> RingField:
+def ring_field(process: Process, dim: int, smoothing: Smoothing, draws: int = 16) -> RingField:
     """Return the blind field of the ring in R^dim, with a uniform law of t, smoothed.
 
     Args:

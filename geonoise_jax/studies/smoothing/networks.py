@@ -1,4 +1,4 @@
-"""Small networks of growing size, trained blind on the ring by the usual loss, beside the exact field of their config."""
+"""Small networks of growing size, trained blind on the ring by the usual loss, beside the exact fields of theirs."""
 
 from __future__ import annotations
 

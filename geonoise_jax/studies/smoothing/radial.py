@@ -61,9 +61,7 @@ class RadialField:
         """Whether the field ignores t: it does."""
         return True
 
-    def __call__(
-        self, u: Float[ArrayLike, "b 1"], t: Float[ArrayLike, "*#b"] | None = None
-    ) -> Float[Array, "b 1"]:
+    def __call__(self, u: Float[ArrayLike, "b 1"], t: Float[ArrayLike, "*#b"] | None = None) -> Float[Array, "b 1"]:
         """Return the speed along the radius; t has no effect."""
         at, _ = arguments(self, u, t)
         return at * jnp.interp(jnp.log(jnp.maximum(jnp.abs(at), 1e-30)), self.log_radius, self.rate)
@@ -84,9 +82,7 @@ def tabulated(process: Process, radii: Float[np.ndarray, "R"], rate: Float[np.nd
     return RadialField(process, jnp.asarray(np.log(radii), dtype), jnp.asarray(rate, dtype))
 
 
-def _rate(
-    process: Process, dim: int, smoothing: Smoothing, radii: Float[np.ndarray, "R"]
-) -> Float[np.ndarray, "R"]:
+def _rate(process: Process, dim: int, smoothing: Smoothing, radii: Float[np.ndarray, "R"]) -> Float[np.ndarray, "R"]:
     """Return ``F(r) / r``: the mean of d / b given r, averaged over the Gaussian of the mollification."""
     nodes = Nodes(process, dim, *smoothing.times(process))
     log_weight, b, d = (np.asarray(each, np.float64) for each in (nodes.log_weight, nodes.b, nodes.d))
@@ -120,13 +116,13 @@ def attractor(field: RingField) -> tuple[float, float]:
         Distance of the outermost such point from the datum, and the largest derivative of the estimate there along the
         axes of R^D, in the plane and out of it: the point attracts where it is below 1.
     """
-    first, dtype = jnp.asarray(ring_points(field.event_shape[0])[0]), field.b.dtype
+    first, dtype = jnp.asarray(ring_points(field.event_shape[0])[:1]), field.b.dtype
     places = np.linspace(0.0, 1.05, _PLACES)
     ahead = np.asarray(_estimate(field, jnp.asarray(places, dtype)[:, None] * first))[:, 0] - places
     crossing = np.flatnonzero((ahead[:-1] >= 0.0) & (ahead[1:] < 0.0))
     last = int(crossing[-1]) if len(crossing) else 0
     rest = places[last] + (places[1] - places[0]) * ahead[last] / (ahead[last] - ahead[last + 1])
-    axes = jnp.eye(len(first), dtype=dtype)[:3]
+    axes = jnp.eye(first.shape[1], dtype=dtype)[:3]
     ends = [_estimate(field, rest * first + sign * _STEP * axes) for sign in (1.0, -1.0)]
     slopes = np.diagonal(np.asarray(ends[0] - ends[1]))[: len(axes)] / (2.0 * _STEP)
     return abs(1.0 - float(rest)), float(slopes.max())

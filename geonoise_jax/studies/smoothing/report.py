@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.text import aligned
+from geonoise_jax.studies.smoothing.agreement import agreement, told_by_rest
 from geonoise_jax.studies.smoothing.claims import exponents
 from geonoise_jax.studies.smoothing.fields import Smoothing
 from geonoise_jax.studies.smoothing.radial import radial_field
@@ -23,6 +24,7 @@ from geonoise_jax.studies.smoothing.study import (
     Study,
     interval,
     quantile,
+    reached,
 )
 
 _MARKERS = "os^D"
@@ -54,6 +56,7 @@ def table(study: Study) -> str:
     blocks = [heading]
     for column, dim in enumerate(options.dims):
         blocks.append("\n".join([f"D = {dim}", *aligned(_smoothed(study, column))]))
+    blocks.append("\n".join(_agreed(study)))
     if options.widths:
         blocks.append("\n".join(_learnt(study)))
     blocks.append("\n".join(_grown(study)))
@@ -78,6 +81,39 @@ def _said(value: float, ends: np.ndarray) -> str:
     return f"{value:.3g} ({ends[0]:.2g} to {ends[1]:.2g}){'*' if value <= CLEAN else ' '}"
 
 
+def _agreed(study: Study) -> list[str]:
+    """Return the lines that set measured beside foreseen numbers, and how many data clean fields reach."""
+    rows = [["", *(f"D = {dim}" for dim in study.options.dims)]]
+    for number, target in enumerate(TARGETS):
+        columns = range(len(study.options.dims))
+        if not target.clock:
+            told = [told_by_rest(study, number, column) for column in columns]
+            rows.append(
+                [
+                    f"{target.name}: clean or not told by the point of rest",
+                    *(f"{each.sum()} of {len(each)}" for each in told),
+                ]
+            )
+            continue
+        found = [agreement(study, number, column) for column in columns]
+        rows.append([f"{target.name}: 90% quantile, ratio", *(_range(each.ratio) for each in found)])
+        rows.append([f"{target.name}: 90% quantile of the height, ratio", *(_range(each.height) for each in found)])
+        rows.append(
+            [
+                f"{target.name}: medians, slope (correlation)",
+                *(f"{each.slope:.2f} ({each.correlation:.3f})" for each in found),
+            ]
+        )
+    clean = quantile(study.ends.distance) <= CLEAN
+    data = np.where(clean, reached(study.ends.datum), np.inf).min(axis=(0, 2))
+    rows.append(["effective number of data, least of a clean field", *(f"{each:.1f}" for each in data)])
+    return ["Measured over foreseen, all smoothings (1 where both are clean)", *aligned(rows)]
+
+
+def _range(values: np.ndarray) -> str:
+    return f"{values.min():.2f} to {values.max():.2f}"
+
+
 def _learnt(study: Study) -> list[str]:
     """Return the lines about networks."""
     options = study.options
@@ -91,7 +127,9 @@ def _learnt(study: Study) -> list[str]:
     for column, dim in enumerate(options.dims):
         known, flat = quantile(study.own.distance[:, column]), quantile(study.own.plane[:, column])
         ends = interval(study.own.distance[:, column])
-        rows.append([f"D = {dim}, exact", *(f"{_said(*each)} {{{p:.2g}}}" for *each, p in zip(known, ends, flat, strict=True))])
+        rows.append(
+            [f"D = {dim}, exact", *(f"{_said(*each)} {{{p:.2g}}}" for *each, p in zip(known, ends, flat, strict=True))]
+        )
         for place, width in enumerate(options.widths):
             cells = []
             for number in range(len(TARGETS)):
@@ -112,7 +150,11 @@ def _grown(study: Study) -> list[str]:
         rows.append([str(dim), *(f"{value:.3f}" for pair in both for value in pair)])
     noise, velocity = exponents(study)
     said = f"exponents in D: {noise:.3f} of noise, {velocity:.3f} of velocity"
-    return ["90% quantile that the clock of one datum foresees for the exact field, and per coordinate", *aligned(rows), said]
+    return [
+        "90% quantile that the clock of one datum foresees for the exact field, and per coordinate",
+        *aligned(rows),
+        said,
+    ]
 
 
 @style.paper()
@@ -128,7 +170,9 @@ def picture(study: Study) -> Figure:
     _plot_growth(study, panels[1, 3])
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8.5)
-    style.headed(figure, f"Blind fields, smoothed: 16 points on a circle in R^D, D = {study.options.dims[-1]} unless said")
+    style.headed(
+        figure, f"Blind fields, smoothed: 16 points on a circle in R^D, D = {study.options.dims[-1]} unless said"
+    )
     return figure
 
 
@@ -191,7 +235,9 @@ def _plot_foreseen(study: Study, axes: Any) -> None:
             )
             if target.system == "flow_matching" and study.options.widths:
                 learnt = quantile(study.trained.distance[number])
-                axes.plot(study.profile[:, :, 1].ravel(), learnt.ravel(), _MARKERS[number], color="black", fillstyle="none")
+                axes.plot(
+                    study.profile[:, :, 1].ravel(), learnt.ravel(), _MARKERS[number], color="black", fillstyle="none"
+                )
     ends = [_LOWEST, 6.0]
     axes.plot(ends, ends, color=style.REFERENCE, linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlim=(0.7 * ends[0], ends[1]), ylim=(0.7 * ends[0], ends[1]))
@@ -215,7 +261,9 @@ def _plot_speed(study: Study, axes: Any) -> None:
         inside = radius < 1.25 * dim**0.5
         axes.plot(radius[inside], (radius * np.asarray(field.rate))[inside], linestyle=line, label=label)
     axes.axvline(dim**0.5, color=style.REFERENCE, linewidth=0.8, linestyle=":")
-    axes.set(xlabel="distance r from the datum (dotted: root of D)", ylabel="speed F(r)", title="Speed of flow matching")
+    axes.set(
+        xlabel="distance r from the datum (dotted: root of D)", ylabel="speed F(r)", title="Speed of flow matching"
+    )
     axes.set(xlim=(0.0, 1.25 * dim**0.5), ylim=(0.0, 2.0 * dim**0.5))
     axes.legend(loc="upper left", fontsize=7.0)
 
@@ -239,7 +287,11 @@ def _plot_growth(study: Study, axes: Any) -> None:
 
 def arrays(study: Study) -> dict[str, Any]:
     """Return ends of all fields, what was foreseen, names and values."""
-    found: dict[str, Any] = {f"{name}_{part}": getattr(getattr(study, name), part) for name in ("ends", "trained", "own") for part in study.ends._fields}
+    found: dict[str, Any] = {
+        f"{name}_{part}": getattr(getattr(study, name), part)
+        for name in ("ends", "trained", "own")
+        for part in study.ends._fields
+    }
     found |= {name: getattr(study, name) for name in ("clock", "rest", "profile", "loss", "growth")}
     options = study.options
     labels = {"target": [target.name for target in TARGETS], "property": [each[0] for each in options.smoothings]}

@@ -1,9 +1,9 @@
 r"""Does a network's smoothing restore the paper's ordering of blind targets, and if so, which property of it?
 
-With exact blind fields flow matching keeps a residual of norm about 0.7 and noise prediction a larger one, while EDM and
-equilibrium matching reach the data ("The Geometry of Noise", arXiv:2602.18428, Table 2, says: noise prediction breaks,
-the others are stable). A network is no exact field. Here the exact blind field of 16 points on a circle in a plane of
-R^D gives way to smoothed ones,
+With exact blind fields flow matching keeps a residual of norm about 0.7 and noise prediction a larger one, while EDM
+and equilibrium matching reach the data ("The Geometry of Noise", arXiv:2602.18428, Table 2, says: noise prediction
+breaks, the others are stable). A network is no exact field. Here the exact blind field of 16 points on a circle in a
+plane of R^D gives way to smoothed ones,
 
     mollified   E f*(u + h xi), h per coordinate
     floor       of a prior of t without noise-to-signal ratios b / a below the floor
@@ -38,6 +38,7 @@ from geonoise_jax.progress import Progress
 from geonoise_jax.sampling import sample
 from geonoise_jax.studies.quantiles import QUANTILE, quantile_interval
 from geonoise_jax.studies.quick import replace_defaults
+from geonoise_jax.studies.ring import NUM_DATA
 from geonoise_jax.studies.smoothing import networks
 from geonoise_jax.studies.smoothing.fields import SPACING, Smoothing, ring_field, ring_points
 from geonoise_jax.studies.smoothing.radial import RadialField, attractor, radial_field
@@ -112,14 +113,14 @@ class Options:
 
     dims: tuple[int, ...] = (2, 8, 32)
     num: int = 256
-    num_steps: int = 60
-    draws: int = 32
+    num_steps: int = 40
+    draws: int = 16
     mollified: tuple[float, ...] = (0.03, 0.1, 0.3)
     floor: tuple[float, ...] = (0.03, 0.1, 0.3)
     ceiling: tuple[float, ...] = (3.0, 1.0, 0.3)
     slope: tuple[float, ...] = (30.0, 10.0, 3.0)
-    widths: tuple[int, ...] = (8, 32, 128)
-    steps: int = 1500
+    widths: tuple[int, ...] = (8, 64)
+    steps: int = 1000
     batch_size: int = 256
     growth: tuple[int, ...] = (8, 32, 128, 512, 3072)
     quick: bool = False
@@ -154,11 +155,13 @@ class Ends(NamedTuple):
         distance: from the nearest datum; infinite where a sample is not finite.
         plane: the same, of the projections to the plane of the data, which is what a picture shows.
         height: distance from that plane.
+        datum: number of the nearest datum.
     """
 
     distance: Float[np.ndarray, "*k n"]
     plane: Float[np.ndarray, "*k n"]
     height: Float[np.ndarray, "*k n"]
+    datum: Float[np.ndarray, "*k n"]
 
 
 class Study(NamedTuple):
@@ -172,9 +175,10 @@ class Study(NamedTuple):
         rest: predicted distance of the point of rest and the largest slope there, of the others.
         trained: ends of networks, [S, K, W, n].
         own: of the exact field of the networks' config, [S, K, n]; empty without networks.
-        profile: predicted median and 90% quantile of the distance from the network's own radial speed, of flow matching.
+        profile: median and 90% quantile of the distance that the networks' radial speed predicts, of flow matching.
         loss: mean loss of the last updates.
-        growth: predicted 90% quantile of the exact field of one datum, of the targets with a clock, by ``options.growth``.
+        growth: predicted 90% quantile of the exact field of one datum, of the targets with a clock, by
+            ``options.growth``.
     """
 
     options: Options
@@ -235,7 +239,7 @@ def _stacked(parts: tuple[np.ndarray, ...], shape: tuple[int, int]) -> np.ndarra
 
 
 def _smoothed(target: Target, dim: int, options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ends [3, V, n], clock [V, 3] and rest [V, 2] of all smoothed fields of a target."""
+    """Return ends [4, V, n], clock [V, 3] and rest [V, 2] of all smoothed fields of a target."""
     ends, clock, rest = [], [], []
     for _, _, smoothing in options.smoothings:
         field = ring_field(target.process, dim, smoothing, options.draws)
@@ -247,12 +251,12 @@ def _smoothed(target: Target, dim: int, options: Options) -> tuple[np.ndarray, n
     return np.stack(ends, axis=1), np.asarray(clock), np.asarray(rest)
 
 
-def _ends(drawn: Float[np.ndarray, "n D"], dim: int) -> Float[np.ndarray, "3 n"]:
+def _ends(drawn: Float[np.ndarray, "n D"], dim: int) -> Float[np.ndarray, "4 n"]:
     """Return what :class:`Ends` holds of samples."""
     samples = drawn.astype(np.float64)
     away, beside = samples[:, None] - ring_points(dim), samples[:, None, :2] - ring_points(2)
-    rows = (np.linalg.norm(each, axis=-1) for each in (away, beside, samples[:, None, 2:]))
-    found = np.stack([each.min(1) for each in rows])
+    rows = [np.linalg.norm(each, axis=-1) for each in (away, beside, samples[:, None, 2:])]
+    found = np.stack([*(each.min(1) for each in rows), rows[0].argmin(1)])
     return np.where(np.isfinite(samples).all(1), found, np.inf)
 
 
@@ -276,9 +280,9 @@ def _growth(target: Target, options: Options) -> list[float]:
 def _trained(
     target: Target, dim: int, options: Options, progress: Progress, done: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return ends [3, W, n] of networks, those [3, n] of their exact field, predicted quantiles [W, 2] and losses [W]."""
+    """Return ends [4, W, n] of networks, those [4, n] of their exact field, profiles [W, 2] and losses [W]."""
     ends, profile, loss = [], [], []
-    own = np.zeros((3, 0))
+    own = np.zeros((4, 0))
     for place, width in enumerate(options.widths):
 
         def tell(now: int, total: int, place: int = place, width: int = width) -> None:
@@ -295,5 +299,11 @@ def _trained(
         if place == 0:
             own = _ends(networks.exact(chosen, options.num, options.seed), dim)
     count = len(options.widths)
-    stacked = np.stack(ends, axis=1) if ends else np.zeros((3, 0, options.num))
+    stacked = np.stack(ends, axis=1) if ends else np.zeros((4, 0, options.num))
     return stacked, own, np.asarray(profile).reshape(count, 2), np.asarray(loss)
+
+
+def reached(datum: Float[np.ndarray, "*k n"]) -> Float[np.ndarray, "*k"]:
+    """Return the effective number of data that samples reach, the exponential of the entropy of their shares."""
+    shares = (datum[..., None] == np.arange(NUM_DATA)).mean(-2)
+    return np.exp(-(shares * np.log(np.where(shares > 0.0, shares, 1.0))).sum(-1))
