@@ -22,7 +22,7 @@ from geonoise_jax.stability import chi_moment
 from geonoise_jax.studies import smoothing
 from geonoise_jax.studies.smoothing.agreement import agreement
 from geonoise_jax.studies.smoothing.fields import Smoothing, normal_nodes, ring_field, ring_points
-from geonoise_jax.studies.smoothing.radial import attractor, radial_field
+from geonoise_jax.studies.smoothing.radial import attractor, radial_field, share_in_time
 from geonoise_jax.studies.smoothing.study import CLEAN, TARGETS, Ends, Options, Study, quantile, reached
 from geonoise_jax.studies.verdicts import Outcome
 
@@ -41,12 +41,12 @@ def observations(dim: int, num: int = 24) -> np.ndarray:
 @pytest.mark.parametrize("target", TARGETS, ids=NAMES)
 def test_fields_of_every_prior_are_those_of_the_marginal(target: smoothing.study.Target) -> None:
     u = observations(8)
-    for change in (Smoothing(), Smoothing(floor=0.1, ceiling=1.0)):
-        law = Uniform(*change.times(target.process))
-        marginal = Marginal(FiniteSet(ring_points(8)), target.process, law, accuracy=1e-4, adaptive=False)
-        wanted = np.asarray(marginal.field(jnp.asarray(u)))
-        error = np.linalg.norm(np.asarray(ring_field(target.process, 8, change)(u)) - wanted, axis=1)
-        assert (error / np.linalg.norm(wanted, axis=1)).max() < 2e-4
+    change = Smoothing(floor=0.1, ceiling=1.0) if target.clock else Smoothing()
+    law = Uniform(*change.times(target.process))
+    marginal = Marginal(FiniteSet(ring_points(8)), target.process, law, accuracy=1e-4, adaptive=False)
+    wanted = np.asarray(marginal.field(jnp.asarray(u)))
+    error = np.linalg.norm(np.asarray(ring_field(target.process, 8, change)(u)) - wanted, axis=1)
+    assert (error / np.linalg.norm(wanted, axis=1)).max() < 2e-4
 
 
 def test_prior_is_limited_by_ratios_of_noise_to_signal() -> None:
@@ -128,12 +128,24 @@ def test_clock_stops_where_its_integral_is_spent() -> None:
     assert (np.diff(found) > 0.0).all()
 
 
+def test_share_in_time_is_that_of_the_clock() -> None:
+    dim, num = 32, 1500
+    radius = np.sqrt(np.random.default_rng(0).chisquare(dim, (num, 1))).astype(np.float32)
+    for ceiling in (np.inf, 3.0):
+        change = Smoothing(ceiling=ceiling)
+        stopped = sample(
+            radial_field(VELOCITY, dim, change), root_key(0), num, "heun", 40, grid="log_snr", noise=radius
+        )
+        wanted = share_in_time(dim, change.times(VELOCITY)[1], CLEAN)
+        # The speed is a little greater than the larger of its two limits.
+        assert -0.02 < (np.abs(stopped) <= CLEAN).mean() - wanted < 0.12
+
+
 def test_points_of_rest() -> None:
     edm, eqm = (next(each.process for each in TARGETS if each.system == name) for name in ("edm", "eqm"))
-    for process in (edm, eqm):
-        shift, slope = attractor(ring_field(process, 8, Smoothing()))
-        assert shift < 1e-3
-        assert slope < 0.1
+    shift, slope = attractor(ring_field(edm, 8, Smoothing()))
+    assert shift < 1e-3
+    assert slope < 0.1
     # In the plane an exact field of x has one point of rest, the geometric median of the data.
     assert attractor(ring_field(edm, 2, Smoothing()))[0] == pytest.approx(1.0, abs=1e-3)
     assert attractor(ring_field(eqm, 2, Smoothing(ceiling=0.3)))[0] < 0.01

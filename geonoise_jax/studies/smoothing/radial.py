@@ -12,6 +12,9 @@ starts: they stop at ``r = |eps| - E[s]``, of standard deviation 0.71 in every d
 everywhere leaves every sample farther out, whatever made it smaller. Of limited slope L the same integral gives
 
     r = R exp((|eps| - E[s]) / R - 1) where |eps| - E[s] <= R = E[s] / L,  |eps| - E[s] elsewhere.
+
+What makes it faster is a prior that ends at t_1: ``F ~ r / t_1`` beyond ``r = t_1 E[s]``, so that the way in takes
+``t_1 (1 + log(|eps| / (t_1 E[s])))``, no more than the clock has where ``|eps| <= E[s] t_1 exp(1 / t_1 - 1)``.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from scipy.stats import chi
 
 from geonoise_jax.fields.base import arguments
 from geonoise_jax.process.process import Process
+from geonoise_jax.stability import chi_moment
 from geonoise_jax.studies.smoothing.fields import Nodes, RingField, Smoothing, ring_points
 
 _RADII, _SMALLEST, _LARGEST = 400, 1e-4, 6.0
@@ -74,6 +78,18 @@ def radial_field(process: Process, dim: int, smoothing: Smoothing) -> RadialFiel
     if np.isfinite(smoothing.slope):
         rate = np.minimum(rate, smoothing.slope)
     return tabulated(process, radii, rate)
+
+
+def share_in_time(dim: int, end: float, within: float) -> float:
+    """Return the share of the starts of flow matching in R^dim that a prior of t up to ``end`` leads to a datum.
+
+    Args:
+        dim: dimension D.
+        end: the greatest t of the prior, at most 1.
+        within: distance from the datum that counts as there.
+    """
+    speed = chi_moment(dim - 1.0, 1.0)
+    return float(chi.cdf(speed * end * np.exp((1.0 + within / speed) / end - 1.0), dim))
 
 
 def tabulated(process: Process, radii: Float[np.ndarray, "R"], rate: Float[np.ndarray, "R"]) -> RadialField:

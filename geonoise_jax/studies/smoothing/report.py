@@ -12,7 +12,7 @@ from geonoise_jax.drawing.text import aligned
 from geonoise_jax.studies.smoothing.agreement import agreement, told_by_rest
 from geonoise_jax.studies.smoothing.claims import exponents
 from geonoise_jax.studies.smoothing.fields import Smoothing
-from geonoise_jax.studies.smoothing.radial import radial_field
+from geonoise_jax.studies.smoothing.radial import radial_field, share_in_time
 from geonoise_jax.studies.smoothing.study import (
     CEILING,
     CLEAN,
@@ -104,10 +104,24 @@ def _agreed(study: Study) -> list[str]:
                 *(f"{each.slope:.2f} ({each.correlation:.3f})" for each in found),
             ]
         )
+        if target.system == "flow_matching":
+            rows += [_in_time(study, number, place) for place in (0, *study.columns(CEILING))]
     clean = quantile(study.ends.distance) <= CLEAN
     data = np.where(clean, reached(study.ends.datum), np.inf).min(axis=(0, 2))
     rows.append(["effective number of data, least of a clean field", *(f"{each:.1f}" for each in data)])
     return ["Measured over foreseen, all smoothings (1 where both are clean)", *aligned(rows)]
+
+
+def _in_time(study: Study, number: int, place: int) -> list[str]:
+    """Return the share of clean samples of flow matching under a ceiling, beside the closed form."""
+    name, value, smoothing = study.options.smoothings[place]
+    end = smoothing.times(TARGETS[number].process)[1]
+    cells = []
+    for column, dim in enumerate(study.options.dims):
+        share = (study.ends.distance[number, column, place] <= CLEAN).mean()
+        cells.append(f"{share:.2f} [{share_in_time(dim, end, CLEAN):.2f}]")
+    label = name if name == EXACT else f"{name} {value:g}"
+    return [f"{TARGETS[number].name}: share of clean samples [closed form], {label}", *cells]
 
 
 def _range(values: np.ndarray) -> str:
