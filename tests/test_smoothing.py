@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -192,7 +193,7 @@ def test_made_up_study_agrees_with_itself() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"dims": (1,)}, {"floor": (-0.1,)}, {"ceiling": (0.0,)}, {"growth": (8, 4)}])
-def test_options_out_of_range_are_refused(wrong: dict[str, tuple[float, ...]]) -> None:
+def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         Options(**wrong)
 

@@ -36,9 +36,9 @@ def agreement(study: Study, number: int, column: int) -> Agreement:
     """Return the agreement of a target, by its place, in a dimension, by its place."""
     distance, height = (each[number, column] for each in (study.ends.distance, study.ends.height))
     foreseen = study.clock[number, column]
-    ratios = [_ratio(each, foreseen[:, 1]) for each in (quantile(distance), *interval(distance).T)]
+    ratio, low, high = (_ratio(each, foreseen[:, 1]) for each in (quantile(distance), *interval(distance).T))
     slope, correlation = _fitted(foreseen[:, 0], np.median(distance, axis=-1))
-    return Agreement(*ratios, _ratio(quantile(height), foreseen[:, 2]), slope, correlation)
+    return Agreement(ratio, low, high, _ratio(quantile(height), foreseen[:, 2]), slope, correlation)
 
 
 def _ratio(measured: Float[np.ndarray, "V"], foreseen: Float[np.ndarray, "V"]) -> Float[np.ndarray, "V"]:

@@ -67,7 +67,7 @@ def speed(field: Field, seed: int) -> RadialField:
     points = ring_points(dim)
     data = points[np.arange(_DIRECTIONS) % len(points)]
     u = jnp.asarray(data + radii[:, None, None] * away, jnp.float32).reshape(-1, dim)
-    values = np.asarray(field(u)).reshape(_RADII, _DIRECTIONS, dim)
+    values = np.asarray(field(u, jnp.ones(len(u)))).reshape(_RADII, _DIRECTIONS, dim)
     return tabulated(field.process, radii, (values * away).sum(-1).mean(1) / radii)
 
 
