@@ -134,7 +134,8 @@ def _learnt(study: Study) -> list[str]:
     lines = [
         f"Residual MLPs, {options.steps:,} updates of {options.batch_size} fresh points, each with the sampler of its "
         "config; {in the plane of the data alone};",
-        "of velocity in brackets what the clock makes of the network's own mean speed away from the data",
+        "of velocity in brackets what the clock makes of the network's own mean speed away from the data. The blind\n"
+        "network of edm predicts EDM's inner target, which is a velocity in disguise",
     ]
     rows = [["", *(target.name for target in TARGETS)]]
     velocity = [target.system for target in TARGETS].index("flow_matching")
@@ -219,7 +220,7 @@ def _limit(axes: Any) -> None:
 
 def _plot_networks(study: Study, axes: Any) -> None:
     widths = study.options.widths
-    axes.set_title("Networks" if widths else "Networks: none trained")
+    axes.set_title("Networks (dotted: exact field of theirs)" if widths else "Networks: none trained")
     for number in range(len(TARGETS) if widths else 0):
         cells, known = study.trained.distance[number, -1], float(quantile(study.own.distance[number, -1]))
         shown = quantile(cells)
@@ -228,7 +229,8 @@ def _plot_networks(study: Study, axes: Any) -> None:
         axes.axhline(known, color=style.COLORS[number], linewidth=0.8, linestyle=":")
     _limit(axes)
     if widths:
-        axes.set(xscale="log")
+        highest = quantile(study.trained.distance[:, -1]).max()
+        axes.set(xscale="log", ylim=(0.7 * _LOWEST, 2.0 * max(highest, 3.0)) if np.isfinite(highest) else None)
         axes.set_xticks(widths, [str(each) for each in widths])
         axes.minorticks_off()
     axes.set(xlabel="width of the network", ylabel="90% quantile of the distance")
@@ -296,7 +298,7 @@ def _plot_growth(study: Study, axes: Any) -> None:
         reach = np.abs(interval(cells).T - shown)
         axes.errorbar(options.dims, shown, reach, fmt=_MARKERS[number], **look)
     axes.set(xscale="log", yscale="log", xlabel="dimension D", ylabel="90% quantile of the residual")
-    axes.set_title("Exact fields (dashed: per coordinate)")
+    axes.set_title("Growth (dashed: / root of D)")
 
 
 def arrays(study: Study) -> dict[str, Any]:
