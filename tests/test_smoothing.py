@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -149,8 +148,9 @@ def test_points_of_rest() -> None:
     shift, slope = attractor(field)
     rest = (1.0 - shift) * jnp.asarray(ring_points(8)[0])
     np.testing.assert_allclose(field(rest[None])[0], rest, atol=1e-4)
-    jacobian = jax.jacfwd(lambda u: field(u[None])[0])(rest)
-    assert slope == pytest.approx(float(jnp.linalg.eigvals(jacobian).real.max()), rel=0.01)
+    steps = 5e-3 * jnp.eye(8)
+    jacobian = (field(rest[None] + steps) - field(rest[None] - steps)) / 1e-2
+    assert slope == pytest.approx(float(jnp.linalg.eigvals(jacobian).real.max()), rel=0.02)
     # In the plane an exact field of x has one point of rest, the geometric median of the data.
     assert attractor(ring_field(edm, 2, Smoothing()))[0] == pytest.approx(1.0, abs=1e-3)
     assert attractor(ring_field(eqm, 2, Smoothing(ceiling=0.3)))[0] < 0.01
