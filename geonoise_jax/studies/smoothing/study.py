@@ -48,7 +48,7 @@ EXACT, MOLLIFIED, FLOOR, CEILING, SLOPE, NETWORK = "exact", "mollified", "floor"
 _FIELDS = {MOLLIFIED: "width", FLOOR: "floor", CEILING: "ceiling", SLOPE: "slope"}
 _RADII = 4096
 _QUICK = {
-    "dims": (2, 8),
+    "dims": (8,),
     "num": 64,
     "num_steps": 40,
     "draws": 8,
