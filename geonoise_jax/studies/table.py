@@ -69,6 +69,7 @@ STUDIES = {
     "guidance": Entry(f"{_ROOM}.guidance", "what guidance does to a class-conditional model", NEEDED),
     "cfg_linear": Entry(f"{_ROOM}.cfg_linear", "guidance as a mean shift and contrastive components", OPTIONAL),
     "blind_sampling": Entry(f"{_ROOM}.blind_sampling", "which blind models an exact field lets sample", NONE),
+    "smoothing": Entry(f"{_ROOM}.smoothing", "whether smoothing a blind field restores the paper's ordering", NONE),
     "circles": Entry(f"{_ROOM}.circles", "which small networks sample blind, by dimension, beside exact fields", NONE),
     "alignment": Entry(f"{_ROOM}.alignment", "noise prediction on flow matching's path, sampled blind", NONE),
     "noise_readout": Entry(f"{_ROOM}.noise_readout", "noise level and class, read off data and off features", NONE),
