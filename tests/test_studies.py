@@ -178,9 +178,9 @@ def test_tasks_run_at_once_and_end_with_the_first_that_fails() -> None:
         time.sleep(0.01)
         return number // (3 - number)
 
-    assert at_once("numbers", {str(number): partial(task, number) for number in range(3)}) == [0, 0, 2]
+    assert at_once("numbers", "fields", {str(number): partial(task, number) for number in range(3)}) == [0, 0, 2]
     with pytest.raises(ZeroDivisionError):
-        at_once("numbers", {str(number): partial(task, number) for number in range(3, 200)})
+        at_once("numbers", "fields", {str(number): partial(task, number) for number in range(3, 200)})
     assert len(began) < 100
 
 

@@ -42,10 +42,10 @@ from geonoise_jax.process.targets import Velocity
 from geonoise_jax.process.times import Uniform
 from geonoise_jax.progress import Progress
 from geonoise_jax.studies.excess_risk.study import spread
-from geonoise_jax.studies.images.models import train
 from geonoise_jax.studies.noise_readout.probes import Distances, features, read_class, read_level
 from geonoise_jax.studies.quick import replace_defaults
 from geonoise_jax.studies.ring import ACCURACY
+from geonoise_jax.studies.workdirs import train
 
 PROCESS = Process(Linear(), Velocity())
 READERS = ("posterior", "geometry", "probe", "pixels")
