@@ -31,11 +31,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import jax
 import pytest
 from absl import logging as absl_logging
+from jax.experimental.compilation_cache import compilation_cache
 
 from geonoise_jax.training import sharding
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.devices()  # the flags are read now, and not when tests have set others for child processes
+# Names in modules that train: programs of whole steps, made again with every run. To keep those of all other modules on
+# the disk takes longer than to make them.
+_TRAINING = ("train", "training_runs", "prepare", "run")
 # Programs of a module may serve the next ones, but those of a thousand tests would fill several GiB.
 _FULL = 3 * 2**30
 # A run in the background ignores these, and so would the programs under test, which keep to that.
@@ -54,6 +58,8 @@ def _resident() -> int:
 def clean_process(request: pytest.FixtureRequest) -> Iterator[None]:
     """Undo what the command line does to its process, which other tests and their child processes would inherit."""
     devices = getattr(request.module, "DEVICES", 2)
+    compilation_cache.reset_cache()  # whether it is used is asked once
+    jax.config.update("jax_enable_compilation_cache", any(hasattr(request.module, name) for name in _TRAINING))
     logger, verbosity = logging.getLogger("geonoise_jax"), absl_logging.get_verbosity()
     before = logger.handlers[:], logger.level, logger.propagate
     hook, level = sys.unraisablehook, logging.getLogger("asyncio").level

@@ -32,10 +32,7 @@ def relative(error: jax.Array, *sizes: jax.Array) -> float:
 @pytest.mark.filterwarnings("ignore:integrals over the noise level")
 @pytest.mark.parametrize(
     "cls",
-    [
-        cls if cls in (schedules.Linear, schedules.VPDiscrete) else pytest.param(cls, marks=pytest.mark.slow)
-        for cls in schedules.SCHEDULES
-    ],
+    [cls if cls is schedules.VPDiscrete else pytest.param(cls, marks=pytest.mark.slow) for cls in schedules.SCHEDULES],
     ids=[cls.__name__ for cls in schedules.SCHEDULES],
 )
 def test_decomposition_and_tweedie(cls: type[schedules.Schedule]) -> None:

@@ -54,6 +54,7 @@ def lines(ended: subprocess.CompletedProcess[str]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_run_goes_on_later(
     choice: ConfigDict, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def same_numbers(killed: Path, whole: Path) -> None:
     assert len((killed / "evaluation" / "results.jsonl").read_text().splitlines()) == len(METRICS)
 
 
+@pytest.mark.slow
 def test_killed_once_it_goes_on(workdirs: tuple[Path, Path], tmp_path: Path) -> None:
     with program(workdirs[0], tmp_path / "notes", last=5 * BATCH) as process:
         assert process.wait(300) == -signal.SIGKILL

@@ -188,6 +188,7 @@ def test_a_signal_ends_the_process_whatever_it_is_doing(phase: str, workdir: Pat
     assert time.monotonic() - began < 40
 
 
+@pytest.mark.slow
 def test_a_training_process_saves_on_a_hangup_and_a_third_signal_ends_it_at_once(
     overrides: list[str], tmp_path: Path
 ) -> None:

@@ -37,12 +37,17 @@ def within_error(found: LogDensity, want: np.ndarray, share: float = 1.0) -> Non
 
 
 PAIRS = [
-    (schedules.Linear(), targets.Noise(), "tsit5"),
     (schedules.Linear(t_max=1.0), targets.Velocity(), "heun"),
-    (schedules.VPLinear(), targets.Signal(), "tsit5"),
     (schedules.VPLinear(t_min=1e-5), targets.VPrediction(), "heun"),
     (schedules.VPDiscrete(), targets.Score(), "heun"),
-    (schedules.Cosine(), targets.EDMNetwork(), "heun"),
+    *(
+        pytest.param(*each, marks=pytest.mark.slow)
+        for each in (
+            (schedules.Cosine(), targets.EDMNetwork(), "heun"),
+            (schedules.Linear(), targets.Noise(), "tsit5"),
+            (schedules.VPLinear(), targets.Signal(), "tsit5"),
+        )
+    ),
     (schedules.VE(), targets.UEDM(), "tsit5"),
     (schedules.Trigonometric(), targets.Equilibrium("truncated"), "tsit5"),
     (schedules.EDMScaled(), targets.Velocity(), "heun"),
@@ -102,7 +107,9 @@ LAWS: dict[str, Callable[[], exact.Distribution]] = {
 }
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize(
+    "law", [each if each == "mixture" else pytest.param(each, marks=pytest.mark.slow) for each in LAWS]
+)
 @pytest.mark.parametrize(
     ("schedule", "target"),
     [

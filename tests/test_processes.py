@@ -166,6 +166,7 @@ def test_one_process_goes_on_with_a_run_of_two(data_dir: Path, of_one: Path, of_
     assert [line["step"] for line in two] == list(range(1, 17))
 
 
+@pytest.mark.slow
 def test_damage_a_second_writer_a_signal_and_a_loss(data_dir: Path, of_two: Path, tmp_path: Path) -> None:
     """Two processes go on where the latest checkpoint is damaged; stop together; go on, until one is killed."""
     folder = copied(of_two, tmp_path)

@@ -32,7 +32,9 @@ def start(schedule: schedules.Schedule, num: int = 4) -> jax.Array:
     return Process(schedule, targets.Velocity()).start(jax.random.key(0), (num, 3))
 
 
-@pytest.mark.parametrize(("run", "finest"), [(tsit5, 1e-7), (kvaerno5, 1e-5)], ids=["tsit5", "kvaerno5"])
+@pytest.mark.parametrize(
+    ("run", "finest"), [(tsit5, 1e-7), pytest.param(kvaerno5, 1e-5, marks=pytest.mark.slow)], ids=["tsit5", "kvaerno5"]
+)
 def test_error_is_proportional_to_the_tolerance(run: Run, finest: float, x64: None) -> None:
     schedule = schedules.VPLinear()
     field, u = gaussian(schedule, targets.Noise()), start(schedule)

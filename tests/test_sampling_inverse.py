@@ -154,7 +154,7 @@ def test_conditional_fields_cannot_be_read() -> None:
             read(field, jnp.ones((1, 2)))
 
 
-@pytest.mark.parametrize("process", [DENOISER, EQM], ids=name)
+@pytest.mark.parametrize("process", [DENOISER, pytest.param(EQM, marks=pytest.mark.slow)], ids=name)
 def test_readout_of_exact_fields_is_as_sharp_as_theory_allows(process: Process) -> None:
     """The relative error has the standard deviation 1 / sqrt(2 D): that of the length of the noise."""
     count = 1024
@@ -227,7 +227,9 @@ def test_denoise_at_a_known_level_is_the_denoiser() -> None:
         np.testing.assert_allclose(denoise(field, u, 0.3), marginal.denoiser(u, 0.3), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("sampler", "process"), [("bddm", DENOISER), ("eqm_descent", EQM)])
+@pytest.mark.parametrize(
+    ("sampler", "process"), [("bddm", DENOISER), pytest.param("eqm_descent", EQM, marks=pytest.mark.slow)]
+)
 def test_sampling_from_a_partially_noised_input_restores_it(sampler: str, process: Process) -> None:
     """A little noise leaves no doubt about the datum; autonomous samplers need not be told how little."""
     x = POINTS[np.arange(24) % len(POINTS)]

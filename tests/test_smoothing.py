@@ -39,7 +39,11 @@ def observations(dim: int, num: int = 24) -> np.ndarray:
     return (data + radius * generator.standard_normal((num, dim))).astype(np.float32)
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=NAMES)
+@pytest.mark.parametrize(
+    "target",
+    [each if number == 1 else pytest.param(each, marks=pytest.mark.slow) for number, each in enumerate(TARGETS)],
+    ids=NAMES,
+)
 def test_fields_of_every_prior_are_those_of_the_marginal(target: smoothing.study.Target) -> None:
     u = observations(8)
     change = Smoothing(floor=0.1, ceiling=1.0) if target.clock else Smoothing()

@@ -109,7 +109,13 @@ def test_moments_of_chi(power: float) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "exponent", "dim"), [("VE eps", 1, 2), ("VE eps", 1, 32), ("VP eps", 2, 8)])
+@pytest.mark.parametrize(
+    ("name", "exponent", "dim"),
+    [
+        ("VE eps", 1, 32),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("VE eps", 1, 2), ("VP eps", 2, 8))),
+    ],
+)
 def test_the_exact_field_has_that_gap(name: str, exponent: int, dim: int) -> None:
     """The exact blind noise near a datum is the constant E[s]; its Jensen gap averages to zero where kappa = 1."""
     blind, known = fields(name, dim)
@@ -158,7 +164,14 @@ def local_error(name: str, dim: int, x: np.ndarray, eps: np.ndarray) -> np.ndarr
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "dim"), [*((name, 8) for name in PROCESSES), ("VE x", 32), ("FM v", 32)])
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [
+        *((name, 8) for name in ("VP eps", "FM v", "EqM")),
+        *(pytest.param(name, 8, marks=pytest.mark.slow) for name in PROCESSES if name not in ("VP eps", "FM v", "EqM")),
+        *(pytest.param(name, 32, marks=pytest.mark.slow) for name in ("VE x", "FM v")),
+    ],
+)
 def test_slopes_and_sizes_of_the_perturbation_on_the_trajectory(name: str, dim: int) -> None:
     """The exponent between t = 1e-4 and 1e-6; per unit b, the size of the local model: the slope is that of the clock.
 

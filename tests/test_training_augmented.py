@@ -55,6 +55,7 @@ def test_a_run_goes_on_bit_for_bit_and_samples_as_of_plain_images(variant: str, 
     assert np.abs(restored.field(u, t) - restored.field.apply(u, t, augment=jnp.ones((3, 9)))).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_one_device(tmp_path: Path) -> None:
     choice = of_images(tmp_path)
     for name, devices in (("one", jax.devices()[:1]), ("eight", jax.devices())):

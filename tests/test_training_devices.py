@@ -80,7 +80,7 @@ def test_accumulation_changes_nothing_but_rounding(data_dir: Path, tmp_path: Pat
     np.testing.assert_allclose(losses(tmp_path / "four"), losses(tmp_path / "one"), rtol=1e-4)
 
 
-@pytest.mark.parametrize("placement", ["host", "device"])
+@pytest.mark.parametrize("placement", ["host", pytest.param("device", marks=pytest.mark.slow)])
 def test_placement_of_the_data_changes_nothing(placement: str, data_dir: Path, on_eight: Path, tmp_path: Path) -> None:
     train(circles(data_dir, data__placement=placement), tmp_path)
     assert metrics_of(tmp_path) == metrics_of(on_eight)

@@ -52,12 +52,11 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) 
 @pytest.mark.parametrize(
     ("steps", "number"),
     [
-        ([7], signal.SIGTERM),
         ([0, 41], signal.SIGINT),
         *(
             pytest.param(*each, marks=pytest.mark.slow)
             for each in [
-                *(([7], signal.SIGINT), ([20, 41], signal.SIGINT)),
+                *(([7], signal.SIGTERM), ([7], signal.SIGINT), ([20, 41], signal.SIGINT)),
                 *(([20, 41], signal.SIGTERM), ([0, 33, 58], signal.SIGTERM)),
             ]
         ),
