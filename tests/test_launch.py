@@ -6,6 +6,7 @@ The stand-ins record what they are asked to do; only bash, the POSIX tools and t
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -392,7 +393,12 @@ def test_ci_checks_lint_types_and_tests_in_order(machine: Machine) -> None:
     (machine.home / "bin/true").symlink_to(shutil.which("true") or "/bin/true")
     lint = ["== environment", "== lint", "ruff", "<check>", "<.>"]
     rest = ["== format", "ruff", "<format>", "<--check>", "<.>", "== types", "mypy"]
-    rest += ["== tests", "python", "<-m>", "<pytest>", "<-n>", "<2>", "<--dist>", "<loadfile>"]
+    pytest_words = ["python", "<-m>", "<pytest>", "<-n>", "<2>", "<--dist>", "<loadfile>"]
+    rest += ["== tests", *pytest_words, "== tests of faults and of several processes", *pytest_words, "<-m>", "<slow>"]
+    long = re.findall(r"tests/test_\w+\.py", (ROOT / ".ci/run").read_text())
+    assert len(long) > 5
+    assert all((ROOT / path).exists() for path in long)
+    rest += [f"<{path}>" for path in long]
     machine.script = machine.repo / ".ci/run"
     for status, shown in ((0, lint + rest), (3, lint)):
         result = machine.run(CI="true", FAKE_EXIT=str(status))
