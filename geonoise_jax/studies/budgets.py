@@ -69,6 +69,10 @@ BUDGETS: dict[str, Plan] = {
     "circles": Plan(
         Budget(450, {"dims": (2, 32, 128), "steps": 1000}), Budget(30, {"dims": (2,), "systems": ("ddpm",)})
     ),
+    "smoothing": Plan(Budget(420), Budget(20)),
+    "alignment": Plan(Budget(120, {"train_dims": ()}), Budget(20)),
+    "noise_readout": Plan(Budget(150), Budget(20)),
+    "cfg_linear": Plan(Budget(20), Budget(15)),
     "images": Plan(
         Budget(400, {"steps": 300, "evaluations": (8, 32)}),
         Budget(40, {"systems": ("flow_matching",), "num": 300, "evaluations": (4,)}),
