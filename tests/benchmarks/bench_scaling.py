@@ -101,6 +101,7 @@ def main() -> None:
     for number in range(arguments.rounds):
         for layout in LAYOUTS if number % 2 == 0 else LAYOUTS[::-1]:
             found[layout].append(trained(arguments.config, overrides, *layout))
+            print(f"round {number + 1}: {layout[0]} x {layout[1]}: {found[layout][-1].rate:.1f} steps/s", flush=True)
     one = found[LAYOUTS[0]]
     print(f"{arguments.config}, batch {arguments.batch}, {os.cpu_count()} cores, {arguments.rounds} rounds")
     print("processes  devices of each  steps/s  of one device  start and end  losses differ")
