@@ -1,4 +1,4 @@
-"""launch/local.sh and .ci/run against a fake machine: stand-ins on a restricted PATH, no network, nothing installed.
+"""launch/local.sh against a fake machine: stand-ins on a restricted PATH, no network, nothing installed.
 
 The stand-ins record what they are asked to do; only bash, the POSIX tools and the script itself are real.
 """
@@ -6,7 +6,6 @@ The stand-ins record what they are asked to do; only bash, the POSIX tools and t
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -387,20 +386,3 @@ def test_cuda_13_makes_way_for_an_older_driver_but_cuda_12_stays(machine: Machin
     assert machine.run(GEONOISE_ACCELERATOR="cpu").stderr == ""
     assert machine.extras() == ["dev,cuda", "dev,cuda12", "dev,cuda"]
     assert len(machine.calls("venv")) == 3  # two CUDA plugins in one environment would clash
-
-
-def test_ci_checks_lint_types_and_tests_in_order(machine: Machine) -> None:
-    (machine.home / "bin/true").symlink_to(shutil.which("true") or "/bin/true")
-    lint = ["== environment", "== lint", "ruff", "<check>", "<.>"]
-    rest = ["== format", "ruff", "<format>", "<--check>", "<.>", "== types", "mypy"]
-    pytest_words = ["python", "<-m>", "<pytest>", "<-n>", "<2>", "<--dist>", "<loadfile>"]
-    rest += ["== tests", *pytest_words, "== tests of faults and of several processes", *pytest_words, "<-m>", "<slow>"]
-    long = re.findall(r"tests/test_\w+\.py", (ROOT / ".ci/run").read_text())
-    assert len(long) > 5
-    assert all((ROOT / path).exists() for path in long)
-    rest += [f"<{path}>" for path in long]
-    machine.script = machine.repo / ".ci/run"
-    for status, shown in ((0, lint + rest), (3, lint)):
-        result = machine.run(CI="true", FAKE_EXIT=str(status))
-        assert result.returncode == status
-        assert [line for line in result.stdout.splitlines() if line not in ("", str(machine.repo))] == shown
