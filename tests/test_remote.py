@@ -152,6 +152,9 @@ def test_a_refusal_is_one_line_with_its_cause(
     with pytest.raises(kind, match=r"^[^(]*: cannot be read \(") as raised:  # and not that it is to be removed
         files.read_arrays(f"{RUN}/a.npz")
     assert type(raised.value) is kind
+    with pytest.raises(kind, match=r"^[^(]*: cannot be read \(") as raised:
+        Snapshots(files.location(RUN)).widths(1)
+    assert type(raised.value) is kind
     with pytest.raises(kind) as raised:
         files.usable_folder(RUN, "workdir")
     assert str(raised.value).startswith(f"workdir = {RUN!r}: cannot be used ({said}")

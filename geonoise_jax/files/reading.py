@@ -7,7 +7,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import IO, Any
 
@@ -21,12 +21,17 @@ def opened(path: str | PurePath) -> Iterator[IO[bytes]]:
     """Open a file for reading; one of a bucket is read as a whole.
 
     Raises:
-        OSError: if a local file cannot be read.
-        UserError: if one of a bucket cannot be read.
+        UserError: if it cannot be opened.
     """
-    found = location(path)
-    with found.open("rb") if isinstance(found, Path) else io.BytesIO(bucket.read(found)) as file:
+    with _open(location(path)) as file:
         yield file
+
+
+def _open(path: PurePath) -> IO[bytes]:
+    if not isinstance(path, Path):
+        return io.BytesIO(bucket.read(path))
+    with naming(path, "cannot be read"):
+        return path.open("rb")
 
 
 def read_text(path: str | PurePath) -> str:
@@ -47,24 +52,31 @@ def read_text(path: str | PurePath) -> str:
         raise UserError(f"{found}: is damaged: no text from byte {error.start} on") from error
 
 
-def read_arrays(path: str | PurePath) -> dict[str, Any]:
+def read_arrays(
+    path: str | PurePath,
+    wanted: Callable[[str], bool] = lambda _: True,
+    *,
+    remedy: str = "remove it, and it is made again",
+) -> dict[str, Any]:
     """Return the arrays of a .npz by name.
 
+    Args:
+        path: the file.
+        wanted: which names are read.
+        remedy: what is to be done about a damaged file.
+
     Raises:
-        UserError: if it cannot be read, or is damaged; only of the latter it says to remove it.
+        UserError: if it cannot be read, or is damaged; only of the latter it says what is to be done.
     """
     import numpy as np
 
-    path = location(path)
-    with naming(path, "cannot be read") if isinstance(path, Path) else contextlib.nullcontext(), opened(path) as file:
+    with opened(path) as file:
         try:
             with np.load(file, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+                return {name: stored[name] for name in stored.files if wanted(name)}
         # A directory of the archive that points beyond its end is an OSError, as a disk that fails is.
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(
-                f"{path}: is damaged or cannot be read ({error}); remove it, and it is made again"
-            ) from error
+            raise UserError(f"{location(path)}: is damaged or cannot be read ({error}); {remedy}") from error
 
 
 def read_json(path: str | PurePath) -> Any:

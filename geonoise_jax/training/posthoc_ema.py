@@ -19,8 +19,6 @@ over which a parameter moved in training.
 from __future__ import annotations
 
 import dataclasses
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -129,17 +127,11 @@ class Snapshots:
         return trees
 
     def _read(self, step: int, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
-        path = self._path(step)
-        try:
-            with files.opened(path) as file, np.load(file, allow_pickle=False) as stored:
-                return {
-                    "sigma_rel": stored["sigma_rel"],
-                    **{name: stored[name] for name in stored.files if wanted(name)},
-                }
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(
-                f"{path}: is damaged or cannot be read ({error}); once it is removed, the others can be used"
-            ) from error
+        path, remedy = self._path(step), "once it is removed, the others can be used"
+        found = files.read_arrays(path, lambda name: name == "sigma_rel" or wanted(name), remedy=remedy)
+        if "sigma_rel" not in found:
+            raise UserError(f"{path}: is damaged or cannot be read (sigma_rel is missing); {remedy}")
+        return found
 
     def _path(self, step: int) -> PurePath:
         return self._folder / f"{step:08d}.npz"
