@@ -114,9 +114,9 @@ class Processes:
         """Wait for one of the processes and return its status."""
         return self.statuses([number])[0]
 
-    def statuses(self, of: Sequence[int] | None = None) -> list[int]:
-        """Wait for all processes, or some, and return their statuses."""
-        until = time.monotonic() + LIMIT
+    def statuses(self, of: Sequence[int] | None = None, *, limit: float = LIMIT) -> list[int]:
+        """Wait for all processes, or some, at most so many seconds, and return their statuses."""
+        until = time.monotonic() + limit
         chosen = [self._all[number] for number in (self._all if of is None else of)]
         for process in chosen:
             try:

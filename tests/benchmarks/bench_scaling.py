@@ -1,6 +1,6 @@
 """Steps per second of one training run, of fixed batch, split over fake devices and over processes of this machine.
 
-    bash launch/local.sh python tests/benchmarks/bench_scaling.py
+    bash launch/local.sh python -m tests.benchmarks.bench_scaling
 
 The cores of the machine are the same for every row, so that nothing can become faster than with one device: what a row
 loses is what the division costs, in collectives, in smaller matrices and in processes that wait for each other. Rates
@@ -12,19 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.processes_runs import Processes
+
 # Processes, and fake devices of each.
 LAYOUTS = ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (4, 1), (8, 1), (2, 4))
 WARM = 2  # lines of metrics that are not counted
+# Eight processes on two cores take minutes to compile.
+_LIMIT = 1800.0
 
 
 class Measured(NamedTuple):
@@ -35,48 +35,18 @@ class Measured(NamedTuple):
     losses: list[float]
 
 
-def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def trained(config: str, overrides: list[str], processes: int, devices: int) -> Measured:
     """Train in a folder of its own."""
-    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
-    flags = f"{flags} --xla_force_host_platform_device_count={devices}"
-    environ = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     with tempfile.TemporaryDirectory() as workdir:
-        command = [
-            sys.executable,
-            "-m",
-            "geonoise_jax",
-            "train",
-            f"--config={config}",
-            f"--workdir={workdir}",
-            *overrides,
-        ]
-        if processes > 1:
-            command += [f"--coordinator=127.0.0.1:{free_port()}", f"--num-processes={processes}"]
         began = time.time()
-        running = [
-            subprocess.Popen(
-                [*command, *([f"--process-id={number}"] if processes > 1 else [])],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environ,
-            )
-            for number in range(processes)
-        ]
-        for process in running:
-            _, errors = process.communicate()
-            if process.returncode:
-                raise SystemExit(f"{processes} x {devices}: status {process.returncode}\n{errors}")
+        with Processes(
+            processes, ["train", f"--config={config}", f"--workdir={workdir}", *overrides], devices=devices
+        ) as run:
+            if any(run.statuses(limit=_LIMIT)):
+                raise SystemExit(f"{processes} x {devices}: {run.outputs}")
+        spent = time.time() - began
         lines = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
     rates = [line["steps_per_second"] for line in lines[WARM:] if "steps_per_second" in line]
-    spent = time.time() - began
     trained_for = lines[-1]["seconds"] - lines[0]["seconds"]
     return Measured(statistics.median(rates), spent - trained_for, [line["loss"] for line in lines])
 
@@ -89,6 +59,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"
     given = {
         "training.num_steps": arguments.steps,
         "training.batch_size": arguments.batch,
