@@ -19,7 +19,8 @@ from geonoise_jax.process.targets import Noise
 from geonoise_jax.process.times import Uniform
 from geonoise_jax.studies.cfg_linear import report, study
 from geonoise_jax.studies.cfg_linear.linear import COMPONENTS, NEGATIVE, POSITIVE, SHIFT, Linear
-from geonoise_jax.studies.cfg_linear.study import GUIDES, Guided, Images, Options, Study
+from geonoise_jax.studies.cfg_linear.study import GUIDES, Guided, Options, Study
+from geonoise_jax.studies.labelled import Labelled
 from geonoise_jax.studies.verdicts import Outcome
 from tests.stub_networks import Stub
 
@@ -75,7 +76,7 @@ def test_exact_guidance_is_a_difference_of_weighted_means() -> None:
     x, labels = data()
     times, asked = np.array([0.2, 0.6]), np.array([0, 1, 2, 1])
     seen = study.observations(PROCESS, x[:4], times, 0)
-    found = study.exact_guidance(PROCESS, Images(x, labels), seen, asked, times)
+    found = study.exact_guidance(PROCESS, Labelled(x, labels), seen, asked, times)
     for level, t in enumerate(times):
         a, b = (float(each) for each in PROCESS.schedule.scales(jnp.asarray(t)))
         for row, label in enumerate(asked):
@@ -165,8 +166,8 @@ def test_classes_need_items() -> None:
     with pytest.raises(ValueError, match="class 3 has 0 items"):
         Linear.of(x, labels, 4)
     with pytest.raises(ValueError, match="per_class = 3: must be at most 2"):
-        study.taken(Images(x, labels), 3)
-    assert study.taken(Images(x, labels), 1).labels.tolist() == [0, 1, 2]
+        study.taken(Labelled(x, labels), 3)
+    assert study.taken(Labelled(x, labels), 1).labels.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

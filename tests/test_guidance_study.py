@@ -23,7 +23,7 @@ from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.fields import NetworkField
 from geonoise_jax.process import schedules, targets
 from geonoise_jax.process.process import Process
-from geonoise_jax.studies import guidance
+from geonoise_jax.studies import guidance, labelled
 from geonoise_jax.studies.guidance import Options, Run, Share, Study
 from geonoise_jax.studies.verdicts import Outcome
 from tests.command_line import run
@@ -50,7 +50,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Trained:
     field = NetworkField(None, Stub(two_points, num_classes=2), process, (1, 2, 1), False)
     facts: Any = None
     trained = Trained(field, CONFIG, facts, 7)
-    monkeypatch.setattr(guidance, "restore", lambda *_, **__: trained)
+    monkeypatch.setattr(labelled, "restore", lambda *_, **__: trained)
     monkeypatch.setattr(guidance.build, "arrays", lambda _, split: points(seed=split is None))
     return trained
 
@@ -177,6 +177,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
 def test_items_without_a_class_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     data = from_numpy(np.arange(8.0).reshape(4, 2), [0, -1, 1, -1])
     monkeypatch.setattr(build, "arrays", lambda *_: data)
-    points, labels = guidance._labelled(config.base_config(), None)
+    points, labels = labelled.labelled(config.base_config(), None)
     np.testing.assert_array_equal(points, [[0.0, 1.0], [4.0, 5.0]])
     np.testing.assert_array_equal(labels, [0, 1])

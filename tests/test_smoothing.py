@@ -21,10 +21,11 @@ from geonoise_jax.process.times import Uniform
 from geonoise_jax.sampling import sample
 from geonoise_jax.stability import chi_moment
 from geonoise_jax.studies import smoothing
+from geonoise_jax.studies.quantiles import quantile
 from geonoise_jax.studies.smoothing.agreement import agreement
 from geonoise_jax.studies.smoothing.fields import Smoothing, normal_nodes, ring_field, ring_points
 from geonoise_jax.studies.smoothing.radial import attractor, radial_field, share_in_time
-from geonoise_jax.studies.smoothing.study import CLEAN, TARGETS, Ends, Options, Study, quantile, reached
+from geonoise_jax.studies.smoothing.study import CLEAN, TARGETS, Ends, Options, Study, reached
 from geonoise_jax.studies.verdicts import Outcome
 
 VELOCITY = Process(Linear(), Velocity())

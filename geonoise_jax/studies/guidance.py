@@ -21,20 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
-from sklearn.neighbors import KNeighborsClassifier
 
 from geonoise_jax import build
 from geonoise_jax.checks import integer, real, several
 from geonoise_jax.drawing import style
 from geonoise_jax.drawing.pictures import image_grid, to_pixels
 from geonoise_jax.drawing.text import aligned, with_error
-from geonoise_jax.errors import UserError
-from geonoise_jax.evaluation import point_sets
 from geonoise_jax.evaluation.floors import Distance, floor, with_spread
 from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
-from geonoise_jax.evaluation.restore import Trained, restore
+from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.fields import GuidedField
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.process.schedules import Schedule
@@ -42,10 +38,10 @@ from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import class_turns, generate
 from geonoise_jax.sampling.samplers import SAMPLERS
 from geonoise_jax.studies.cases import Case, Claim, over_cases
+from geonoise_jax.studies.labelled import Neighbours, class_conditional, labelled
 from geonoise_jax.studies.verdicts import Verdict
 from geonoise_jax.training.sharding import sampling_mesh
 
-_NEIGHBOURS = 5
 _RATIO = 4.0
 _OF_A_CLASS = 2
 
@@ -138,29 +134,24 @@ def measure(options: Options) -> Study:
         ValueError: if the folder is no workdir, its network was not trained with and without classes, or training saw
             the held-out data.
     """
-    folder = options.workdir
-    trained = restore(folder)
+    trained = class_conditional(options.workdir)
     config = trained.config
-    labels = class_turns(options.num, trained.field.module.num_classes)
-    if labels is None or not config.model.label_dropout > 0.0:
-        raise UserError(f"workdir = {str(folder)!r}: must hold a class-conditional model with model.label_dropout > 0")
-    (known, classes), (reference, true_classes) = (_labelled(config, split) for split in (None, options.held_out))
-    check_held_out(options.held_out, known, reference)
-    neighbours = KNeighborsClassifier(_NEIGHBOURS).fit(_flat(known), classes)
+    labels = np.asarray(class_turns(options.num, trained.field.module.num_classes))
+    known, reference = (labelled(config, split) for split in (None, options.held_out))
+    check_held_out(options.held_out, known.x, reference.x)
+    neighbours = Neighbours(known)
     chosen, runs = _chosen(trained, options), []
-    measure = SlicedWasserstein(reference)
+    measure = SlicedWasserstein(reference.x)
     progress = Progress("guidance", len(chosen), "runs")
     for scale, interval in chosen:
         samples = _samples(trained, scale, interval, labels, options.seed)
-        finite = point_sets.finite(samples)
-        told = neighbours.predict(_flat(np.nan_to_num(samples)))
         distance = with_spread(samples, measure, labels=labels)
-        runs.append(Run(scale, interval, samples, Share.of(finite & (told == labels)), distance))
+        runs.append(Run(scale, interval, samples, Share.of(neighbours.hits(samples, labels)), distance))
         progress.update(len(runs))
     progress.close()
-    base = floor(known, options.num, measure, labels=classes, like=labels)
+    base = floor(known.x, options.num, measure, labels=known.labels, like=labels)
     title = f"{config.data.name}, {config.schedule.name}, {config.target.name}, step {trained.step}"
-    accuracy = Share.of(neighbours.predict(_flat(reference)) == true_classes)
+    accuracy = Share.of(neighbours.hits(*reference))
     return Study(title, labels, tuple(runs), accuracy, base)
 
 
@@ -260,17 +251,6 @@ def _samples(
     field = GuidedField(trained.field, scale, interval=interval)
     options, mesh = build.sampling_options(trained.config), sampling_mesh()
     return generate(field, root_key(seed), len(labels), **options, labels=labels, mesh=mesh).x
-
-
-def _labelled(config: ConfigDict, split: str | None) -> tuple[Float[np.ndarray, "n *event"], Int[np.ndarray, "n"]]:
-    """Return the items of a split that have a class, and their classes."""
-    data = build.arrays(config, split)
-    labels = np.asarray(data.labels)
-    return build.model_points(data)[labels >= 0], labels[labels >= 0]
-
-
-def _flat(points: Float[np.ndarray, "n *event"]) -> Float[np.ndarray, "n d"]:
-    return points.reshape(len(points), -1)
 
 
 def _curve(axes: Any, study: Study, name: str, reference: tuple[float, float]) -> None:

@@ -24,7 +24,11 @@ def kept(
         make: makes the arrays.
     """
     digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:16]
-    path = folder / f"{name}-{digest}.npz"
+    return kept_in(folder / f"{name}-{digest}.npz", make)
+
+
+def kept_in(path: PurePath, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the arrays of a file, which is made if it is not there; its name tells all that they depend on."""
     if files.exists(path):
         return files.read_arrays(path)
     found = make()

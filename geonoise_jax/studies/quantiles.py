@@ -9,6 +9,11 @@ from scipy.stats import binom
 QUANTILE = 0.9
 
 
+def quantile(values: Float[np.ndarray, "*k n"], level: float = QUANTILE) -> Float[np.ndarray, "*k"]:
+    """Return a quantile along the last axis, one of the numbers there, of which some may be infinite."""
+    return np.quantile(values, level, axis=-1, method="inverted_cdf")
+
+
 def quantile_interval(
     values: Float[np.ndarray, "*k n"], quantile: float, coverage: float = 0.95
 ) -> Float[np.ndarray, "*k 2"]:

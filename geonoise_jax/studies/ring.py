@@ -20,9 +20,13 @@ ACCURACY = 1e-3
 def ring(dim: int) -> tuple[Float[np.ndarray, "n D"], Float[np.ndarray, "D 2"]]:
     """Return 16 equidistant points of the unit circle in a random plane of R^dim, and the frame of that plane."""
     frame = np.linalg.qr(np.random.default_rng(dim).standard_normal((dim, 2)))[0]
+    return (circle_points() @ frame.T).astype(np.float32), frame
+
+
+def circle_points() -> Float[np.ndarray, "n 2"]:
+    """Return the 16 points in their plane."""
     angle = 2.0 * np.pi * np.arange(NUM_DATA) / NUM_DATA
-    points = np.stack([np.cos(angle), np.sin(angle)], axis=1) @ frame.T
-    return points.astype(np.float32), frame
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def nearest(samples: Float[np.ndarray, "n D"], points: Float[np.ndarray, "m D"]) -> Float[np.ndarray, "n"]:

@@ -36,7 +36,6 @@ import numpy as np
 from jaxtyping import Float
 
 from geonoise_jax import checks, files
-from geonoise_jax.evaluation.modes import circle_distances
 from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.process.process import Process
 from geonoise_jax.process.schedules import Linear, VPLinear
@@ -44,8 +43,9 @@ from geonoise_jax.process.targets import Noise, Velocity
 from geonoise_jax.stability import drift_factor
 from geonoise_jax.studies.alignment import models
 from geonoise_jax.studies.alignment.models import BLIND, WAYS, Push
+from geonoise_jax.studies.circles.models import distances
 from geonoise_jax.studies.concurrency import at_once
-from geonoise_jax.studies.quantiles import QUANTILE, quantile_interval
+from geonoise_jax.studies.quantiles import QUANTILE, quantile, quantile_interval
 from geonoise_jax.studies.quick import replace_defaults
 
 _QUICK = {"dims": (2,), "train_dims": (), "num": 64, "num_steps": 40, "ddim_steps": 30}
@@ -150,7 +150,7 @@ class Study(NamedTuple):
     @property
     def quantile(self) -> Float[np.ndarray, "S K 2 2"]:
         """90% quantile of the distance, of exact fields."""
-        return np.quantile(self.exact, QUANTILE, axis=-1, method="inverted_cdf")
+        return quantile(self.exact)
 
     @property
     def interval(self) -> Float[np.ndarray, "S K 2 2 2"]:
@@ -167,7 +167,7 @@ class Study(NamedTuple):
     @property
     def trained_quantile(self) -> Float[np.ndarray, "T K 2 2 seeds"]:
         """90% quantile of the distance, of each network."""
-        return np.quantile(self.trained, QUANTILE, axis=-1, method="inverted_cdf")
+        return quantile(self.trained)
 
 
 def trained_systems() -> tuple[System, ...]:
@@ -205,16 +205,7 @@ def _tasks(options: Options, folder: PurePath) -> dict[str, Callable[[], Any]]:
 
 
 def _network(folder: PurePath, wanted: models.Wanted, options: Options) -> Float[np.ndarray, "2 seeds n"]:
-    return _distances(models.trained(folder, wanted, options.num, options.num_of, options.seed), wanted)
-
-
-def _distances(samples: Float[np.ndarray, "2 seeds n D"], wanted: models.Wanted) -> Float[np.ndarray, "2 seeds n"]:
-    """Return distances from the nearest circle, infinite where a sample is not finite."""
-    flat = samples.reshape(-1, wanted.dim)
-    finite, found = np.isfinite(flat).all(axis=1), np.full(len(flat), np.inf)
-    if finite.any():
-        found[finite] = circle_distances(flat[finite], models.law(wanted))
-    return found.reshape(samples.shape[:-1])
+    return distances(models.trained(folder, wanted, options.num, options.num_of, options.seed), models.law(wanted))
 
 
 def _study(options: Options, exact: list[models.Exact], networks: list[np.ndarray]) -> Study:

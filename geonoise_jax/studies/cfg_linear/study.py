@@ -27,13 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
-from sklearn.neighbors import KNeighborsClassifier
 
 from geonoise_jax import build, checks, config
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.overlap import check_held_out
 from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
-from geonoise_jax.evaluation.restore import Trained, restore
+from geonoise_jax.evaluation.restore import Trained
 from geonoise_jax.exact import FiniteSet, Marginal
 from geonoise_jax.fields import NetworkField
 from geonoise_jax.process.process import Process
@@ -41,13 +40,13 @@ from geonoise_jax.process.times import Uniform
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling.generation import class_turns
 from geonoise_jax.studies.cfg_linear.linear import COMPONENTS, Linear
+from geonoise_jax.studies.labelled import Labelled, Neighbours, class_conditional, flat, labelled
 from geonoise_jax.studies.quick import replace_defaults
 
 EXACT, NETWORK = "exact", "network"
 # What samples are guided by: nothing, the network, the linear model, each of its components.
 GUIDES = ("nothing", NETWORK, "linear", *COMPONENTS)
 _DIGITS = "configs/digits.py:flow_matching,blind,class_conditional"
-_NEIGHBOURS = 5
 _QUICK = {"ratios": (0.1, 1.0, 10.0), "per_class": 5, "num_samples": 20, "sample_steps": 4}
 
 
@@ -134,13 +133,6 @@ class Study(NamedTuple):
     labels: Int[np.ndarray, "m"]
 
 
-class Images(NamedTuple):
-    """One split in model space, the items that have a class."""
-
-    x: Float[np.ndarray, "n *event"]
-    labels: Int[np.ndarray, "n"]
-
-
 def measure(options: Options) -> Study:
     """Compare the linear model's guidance with the exact one, and with that of a network if there is one.
 
@@ -151,12 +143,12 @@ def measure(options: Options) -> Study:
     trained = None if options.workdir is None else class_conditional(options.workdir)
     chosen = config.load(_DIGITS) if trained is None else trained.config
     process = build.process(chosen) if trained is None else trained.field.process
-    known, held_out = (images(chosen, split) for split in (None, options.held_out))
+    known, held_out = (labelled(chosen, split) for split in (None, options.held_out))
     check_held_out(options.held_out, known.x, held_out.x)
     asked = taken(held_out, options.per_class)
     times = np.asarray(process.schedule.t_of_eta(jnp.log(jnp.asarray(options.ratios))), np.float64)
     progress = Progress("cfg_linear", 2 + bool(trained), "guides")
-    linear = Linear.of(_flat(known.x), known.labels, int(known.labels.max()) + 1)
+    linear = Linear.of(flat(known.x), known.labels, int(known.labels.max()) + 1)
     seen = observations(process, asked.x, times, options.seed)
     parts = np.stack([_parts(linear, process, u, asked.labels, t) for u, t in zip(seen, times, strict=True)], axis=1)
     others = {EXACT: exact_guidance(process, known, seen, asked.labels, times)}
@@ -174,26 +166,7 @@ def measure(options: Options) -> Study:
     return _study(options, _title(chosen, trained), times, parts, others, guided, labels)
 
 
-def class_conditional(folder: Path) -> Trained:
-    """Restore a network that was trained with and without classes.
-
-    Raises:
-        ValueError: if it was not.
-    """
-    trained = restore(folder)
-    if not (trained.field.null_label and trained.config.model.label_dropout > 0.0):
-        raise UserError(f"workdir = {str(folder)!r}: must hold a class-conditional model with model.label_dropout > 0")
-    return trained
-
-
-def images(chosen: ConfigDict, split: str | None) -> Images:
-    """Return the items of a split that have a class; of training if it is None."""
-    data = build.arrays(chosen, split)
-    labels = np.asarray(data.labels)
-    return Images(build.model_points(data)[labels >= 0], labels[labels >= 0])
-
-
-def taken(data: Images, per_class: int) -> Images:
+def taken(data: Labelled, per_class: int) -> Labelled:
     """Return the first items of each class, class after class.
 
     Raises:
@@ -204,7 +177,7 @@ def taken(data: Images, per_class: int) -> Images:
     if least < per_class:
         raise UserError(f"per_class = {per_class}: must be at most {least}, the held-out items of the smallest class")
     chosen = np.concatenate(rows)
-    return Images(data.x[chosen], data.labels[chosen])
+    return Labelled(data.x[chosen], data.labels[chosen])
 
 
 def observations(
@@ -218,14 +191,14 @@ def observations(
 
 def exact_guidance(
     process: Process,
-    known: Images,
+    known: Labelled,
     seen: Float[np.ndarray, "L n *event"],
     labels: Int[np.ndarray, "n"],
     times: Float[np.ndarray, "L"],
 ) -> Float[np.ndarray, "L n D"]:
     """Return ``D_c - D`` of the training images of each class and of all, equation (35)."""
     law = Uniform(process.schedule.t_min, process.schedule.t_max)
-    found = np.zeros((len(times), len(labels), _flat(known.x).shape[1]))
+    found = np.zeros((len(times), len(labels), flat(known.x).shape[1]))
     for label in np.unique(labels):
         mine = labels == label
         rows, t = seen[:, mine].reshape(-1, *known.x.shape[1:]), np.repeat(times, mine.sum()).astype(np.float32)
@@ -255,7 +228,7 @@ def network_guidance(
         estimates = [
             np.asarray(field.process.recover(jnp.asarray(u), each, level)[0]) for each in (with_class, without)
         ]
-        found.append(_flat(estimates[0] - estimates[1]))
+        found.append(flat(estimates[0] - estimates[1]))
     return np.stack(found).astype(np.float64)
 
 
@@ -266,17 +239,22 @@ def _pair(field: NetworkField, u: Any, labels: Int[np.ndarray, "n"], level: Any)
 
 
 def _sampled(
-    field: NetworkField, linear: Linear, known: Images, held_out: Images, labels: Int[np.ndarray, "m"], options: Options
+    field: NetworkField,
+    linear: Linear,
+    known: Labelled,
+    held_out: Labelled,
+    labels: Int[np.ndarray, "m"],
+    options: Options,
 ) -> tuple[Guided, ...]:
     """Return samples of every guide, from the same noise."""
-    neighbours = KNeighborsClassifier(_NEIGHBOURS).fit(_flat(known.x), known.labels)
+    neighbours = Neighbours(known)
     distance = SlicedWasserstein(held_out.x)
     found = []
     for guide in GUIDES:
         samples = sampled(field, linear, guide, labels, options)
         finite = np.isfinite(samples).all()
-        told = neighbours.predict(_flat(np.nan_to_num(samples)))
-        found.append(Guided(guide, told == labels, distance(samples) if finite else np.inf, samples))
+        hits = neighbours.hits(samples, labels)
+        found.append(Guided(guide, hits, distance(samples) if finite else np.inf, samples))
     return tuple(found)
 
 
@@ -306,7 +284,7 @@ def sampled(
         else:
             r = np.asarray(field.with_labels(jnp.asarray(labels, jnp.int32))(u, level))
             k = process.coeffs(jnp.asarray(t))
-            parts = linear.guidance(_flat(u).astype(np.float64), labels, float(k.a), float(k.b))
+            parts = linear.guidance(flat(u).astype(np.float64), labels, float(k.a), float(k.b))
             added = {"nothing": 0.0 * parts[0], "linear": parts.sum(0), **dict(zip(COMPONENTS, parts, strict=True))}[
                 guide
             ]
@@ -319,7 +297,7 @@ def sampled(
 def _parts(
     linear: Linear, process: Process, u: Float[np.ndarray, "n *event"], labels: Int[np.ndarray, "n"], t: float
 ) -> Float[np.ndarray, "3 n D"]:
-    return linear.guidance(_flat(u).astype(np.float64), labels, *_scales(process, t))
+    return linear.guidance(flat(u).astype(np.float64), labels, *_scales(process, t))
 
 
 def _study(
@@ -356,7 +334,3 @@ def _title(chosen: ConfigDict, trained: Trained | None) -> str:
 def _scales(process: Process, t: float) -> tuple[float, float]:
     a, b = process.schedule.scales(jnp.asarray(t, jnp.float32))
     return float(a), float(b)
-
-
-def _flat(x: Float[np.ndarray, "n *event"]) -> Float[np.ndarray, "n d"]:
-    return x.reshape(len(x), -1)

@@ -14,10 +14,12 @@ from ml_collections import ConfigDict
 
 from geonoise_jax import build, config
 from geonoise_jax.data.arrays import Arrays
+from geonoise_jax.evaluation.modes import circle_distances
 from geonoise_jax.exact import Circles
 from geonoise_jax.fields import ExactField, Field
 from geonoise_jax.process.keys import root_key
 from geonoise_jax.sampling import generate
+from geonoise_jax.studies.workdirs import Training
 from geonoise_jax.training.many import train_many
 from geonoise_jax.training.run import Run
 
@@ -64,8 +66,7 @@ def config_of(model: Model, steps: int, batch_size: int, width: int, depth: int)
         "training.num_steps": steps,
         "training.batch_size": batch_size,
     }
-    start = config.load(f"configs/circles.py:{model.system},{model.conditioning}")
-    return config.override(start, [(key, str(value)) for key, value in changes.items()])
+    return Training(f"configs/circles.py:{model.system},{model.conditioning}", changes).choose()
 
 
 def law_of(chosen: ConfigDict) -> Circles:
@@ -104,6 +105,15 @@ def exact(chosen: ConfigDict, num: int, seed: int) -> Float[np.ndarray, "num D"]
 def of_data(law: Circles, num: int, seed: int, draw: int) -> Float[np.ndarray, "num D"]:
     """Return points of the law itself; draws of other numbers are independent of each other and of all samples."""
     return np.asarray(law.sample(jax.random.fold_in(root_key(seed), draw), num))
+
+
+def distances(samples: Float[np.ndarray, "*k D"], law: Circles) -> Float[np.ndarray, "*k"]:
+    """Return the distance of each sample from the nearest circle, infinite where it is not finite."""
+    finite = np.isfinite(samples).all(axis=-1)
+    found = np.full(finite.shape, np.inf)
+    if finite.any():
+        found[finite] = circle_distances(samples[finite], law)
+    return found
 
 
 def digest(chosen: ConfigDict, **more: Any) -> str:

@@ -22,13 +22,15 @@ from ml_collections import ConfigDict
 from geonoise_jax import checks, files
 from geonoise_jax.errors import UserError
 from geonoise_jax.evaluation.floors import DRAWS, Distance, over_draws
-from geonoise_jax.evaluation.modes import circle_distances, nearest_circle
+from geonoise_jax.evaluation.modes import nearest_circle
 from geonoise_jax.evaluation.point_metrics import SlicedWasserstein
 from geonoise_jax.exact import Circles
 from geonoise_jax.exact.delivery import in_one_warning
 from geonoise_jax.progress import Progress
 from geonoise_jax.studies.circles import models
 from geonoise_jax.studies.circles.models import BLIND, CONDITIONAL, SYSTEMS, Model
+from geonoise_jax.studies.kept import kept_in
+from geonoise_jax.studies.quantiles import quantile
 from geonoise_jax.studies.quick import replace_defaults
 
 _QUICK = {"dims": (2, 32), "seeds": 2, "steps": 300, "num": 400}
@@ -182,19 +184,17 @@ def _kept(
 ) -> dict[str, np.ndarray]:
     """Return the samples and losses of a model, made if they are not there."""
     seeds, num, seed = range(options.seeds), options.num, options.seed
-    path = folder / f"{model.name}-{models.digest(chosen, seeds=options.seeds, num=num, seed=seed)}.npz"
-    if files.exists(path):
-        return files.read_arrays(path)
 
     def tell(done: int, total: int) -> None:
         progress.update(before, f"{model.name}: {done} of {total} updates")
 
-    samples, losses = models.trained(chosen, seeds, num, seed, tell)
-    found = {"samples": samples, "losses": losses}
-    if model.conditioning == BLIND:
-        found["exact"] = models.exact(chosen, num, seed)
-    files.write_arrays(path, found)
-    return found
+    def made() -> dict[str, np.ndarray]:
+        samples, losses = models.trained(chosen, seeds, num, seed, tell)
+        exact = {"exact": models.exact(chosen, num, seed)} if model.conditioning == BLIND else {}
+        return {"samples": samples, "losses": losses, **exact}
+
+    digest = models.digest(chosen, seeds=options.seeds, num=num, seed=seed)
+    return kept_in(folder / f"{model.name}-{digest}.npz", made)
 
 
 def _result(model: Model, kept: dict[str, np.ndarray], law: Circles, distance: SlicedWasserstein) -> Result:
@@ -210,9 +210,8 @@ def _measured(sets: Float[np.ndarray, "s num D"], law: Circles, distance: Sliced
     rows = []
     for samples in sets:
         finite = np.isfinite(samples).all(axis=1)
-        away = np.full(len(samples), np.inf)
-        away[finite] = circle_distances(samples[finite], law) if finite.any() else []
-        median, q90 = np.quantile(away, (0.5, 0.9), method="inverted_cdf")
+        away = models.distances(samples, law)
+        median, q90 = quantile(away, 0.5), quantile(away)
         inner = np.mean(nearest_circle(samples[finite], law) == 0) if finite.any() else np.nan
         rows.append((median, q90, distance(samples) if finite.all() else np.inf, inner, (~finite).sum()))
     return Measured(*np.asarray(rows, np.float64).T)

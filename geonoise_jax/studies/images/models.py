@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from geonoise_jax import checks, config, files
+from geonoise_jax import checks, files
 from geonoise_jax.config import AUTONOMOUS
 from geonoise_jax.data.idx import read_splits
 from geonoise_jax.data.repacked import FOLDERS
 from geonoise_jax.errors import UserError
+from geonoise_jax.studies.workdirs import Training
 
 SYSTEMS = ("ddpm", "flow_matching", "edm", "eqm")
 CONDITIONING = ("conditional", "blind")
@@ -90,8 +91,7 @@ def config_of(model: Model, data: str, steps: int, folder: Path, path: Path | No
     }
     if data == FASHION:
         changes |= _SMALL | {"data.name": "npz", "data.kwargs.path": _fashion(folder, path)}
-    start = config.load(f"configs/{data}.py:{model.system},{model.conditioning}")
-    return config.override(start, [(key, str(value)) for key, value in changes.items()])
+    return Training(f"configs/{data}.py:{model.system},{model.conditioning}", changes).choose()
 
 
 def way(chosen: ConfigDict, evaluations: int) -> Way:

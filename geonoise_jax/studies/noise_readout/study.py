@@ -27,10 +27,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
-from geonoise_jax import build, checks, config, files
+from geonoise_jax import checks, files
 from geonoise_jax.evaluation.restore import fresh_field, restore, saved_steps
 from geonoise_jax.exact import Distribution, FiniteSet, Marginal, Subspace
 from geonoise_jax.exact.delivery import in_one_warning
@@ -42,10 +42,11 @@ from geonoise_jax.process.targets import Velocity
 from geonoise_jax.process.times import Uniform
 from geonoise_jax.progress import Progress
 from geonoise_jax.studies.excess_risk.study import spread
+from geonoise_jax.studies.labelled import Labelled, flat, labelled
 from geonoise_jax.studies.noise_readout.probes import Distances, features, read_class, read_level
 from geonoise_jax.studies.quick import replace_defaults
 from geonoise_jax.studies.ring import ACCURACY
-from geonoise_jax.studies.workdirs import train
+from geonoise_jax.studies.workdirs import Training, train
 
 PROCESS = Process(Linear(), Velocity())
 READERS = ("posterior", "geometry", "probe", "pixels")
@@ -141,13 +142,6 @@ class Study(NamedTuple):
     pixel_hits: Bool[np.ndarray, "L m"]
 
 
-class Images(NamedTuple):
-    """One split of the digits in model space, with their classes."""
-
-    x: Float[np.ndarray, "n h w c"]
-    labels: Int[np.ndarray, "n"]
-
-
 @in_one_warning()
 def measure(options: Options) -> Study:
     """Train a blind network on the digits, or go on with it, and read noise level and class off its features.
@@ -165,7 +159,7 @@ def measure(options: Options) -> Study:
     for done, dim in enumerate(options.dims):
         subspaces.append(of_subspace(dim, options))
         progress.update(done + 1, f"subspace of R^{dim}")
-    splits = [images(chosen, split) for split in (None, "test")]
+    splits = [labelled(chosen, split) for split in (None, "test")]
     fields = {0: fresh_field(workdir).field, **{step: restore(workdir, step=step).field for step in steps}}
     digits, data_dim = of_digits(fields[steps[-1]], splits, options)
     progress.update(1 + len(options.dims), "noise levels of digits")
@@ -188,14 +182,7 @@ def config_of(steps: int) -> ConfigDict:
         "optimizer.decay": "constant",
         "sampling.every": 0,
     }
-    start = config.load("configs/digits.py:flow_matching,blind")
-    return config.override(start, [(key, str(value)) for key, value in changes.items()])
-
-
-def images(chosen: ConfigDict, split: str | None) -> Images:
-    """Return the images of a split; of training if it is None."""
-    found = build.arrays(chosen, split)
-    return Images(build.model_points(found), np.asarray(found.labels))
+    return Training("configs/digits.py:flow_matching,blind", changes).choose()
 
 
 def observed(
@@ -230,35 +217,35 @@ def exact_posterior(
     return np.asarray(found.mean, np.float64), np.sqrt(np.asarray(found.var, np.float64))
 
 
-def of_digits(field: NetworkField, splits: list[Images], options: Options) -> tuple[tuple[Readings, Readings], int]:
+def of_digits(field: NetworkField, splits: list[Labelled], options: Options) -> tuple[tuple[Readings, Readings], int]:
     """Return noise levels of training and of held-out digits by all readers, and the dimension that geometry takes."""
     generator = np.random.default_rng([options.seed, 1])
     known, level = _draws(splits[0].x, options.num_fit, generator)
     of_known = features(field, known, BOTTLENECK)
-    flat, distances = _flat(known), Distances.of(_flat(splits[0].x))
-    data_dim = distances.best(flat, level)
+    rows, distances = flat(known), Distances.of(flat(splits[0].x))
+    data_dim = distances.best(rows, level)
     law, found = FiniteSet(splits[0].x), []
     for split in splits:
         u, true = _draws(split.x, options.num, generator)
         mean, width = exact_posterior(law, u)
         read = [
             mean,
-            distances.sigma_hat(_flat(u), data_dim),
+            distances.sigma_hat(flat(u), data_dim),
             read_level((of_known, level), features(field, u, BOTTLENECK)),
-            read_level((flat, level), _flat(u)),
+            read_level((rows, level), flat(u)),
         ]
         found.append(Readings(true, np.stack(read), width))
     return (found[0], found[1]), data_dim
 
 
-def class_hits(field: NetworkField | None, splits: list[Images], options: Options) -> Bool[np.ndarray, "L m"]:
+def class_hits(field: NetworkField | None, splits: list[Labelled], options: Options) -> Bool[np.ndarray, "L m"]:
     """Return whether the class of noisy held-out digits is read rightly, at each level; off u without a field."""
     found = []
     for level in options.levels:
         # The same noise for all networks.
         generator = np.random.default_rng([options.seed, 2])
         seen = [observed(each.x, np.full(len(each.x), level), generator) for each in splits]
-        known, asked = (_flat(u) if field is None else features(field, u, BOTTLENECK) for u in seen)
+        known, asked = (flat(u) if field is None else features(field, u, BOTTLENECK) for u in seen)
         found.append(read_class((known, splits[0].labels), asked) == splits[1].labels)
     return np.stack(found)
 
@@ -273,7 +260,3 @@ def _draws(
 
 def _levels(num: int, generator: np.random.Generator) -> Float[np.ndarray, "n"]:
     return generator.uniform(PROCESS.schedule.t_min, PROCESS.schedule.t_max, num)
-
-
-def _flat(x: Float[np.ndarray, "n *event"]) -> Float[np.ndarray, "n d"]:
-    return x.reshape(len(x), -1)

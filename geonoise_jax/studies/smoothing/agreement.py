@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from geonoise_jax.studies.smoothing.study import CLEAN, TARGETS, Study, interval, quantile
+from geonoise_jax.studies.quantiles import quantile
+from geonoise_jax.studies.smoothing.study import CLEAN, TARGETS, Study, interval
 
 # Points that a fit needs at least.
 _FEW = 3

@@ -25,7 +25,7 @@ from geonoise_jax import checks
 from geonoise_jax.errors import UserError
 from geonoise_jax.fields.base import arguments, compiled
 from geonoise_jax.process.process import Process
-from geonoise_jax.studies.ring import NUM_DATA
+from geonoise_jax.studies.ring import NUM_DATA, circle_points
 
 # Distance of neighbouring data.
 SPACING = 2.0 * np.sin(np.pi / NUM_DATA)
@@ -219,5 +219,4 @@ def normal_nodes(dim: int, draws: int) -> Float[np.ndarray, "K 4"]:
 
 
 def _points(dtype: jnp.dtype) -> Float[Array, "16 2"]:
-    angle = 2.0 * np.pi * np.arange(NUM_DATA) / NUM_DATA
-    return jnp.asarray(np.stack([np.cos(angle), np.sin(angle)], axis=1), dtype)
+    return jnp.asarray(circle_points(), dtype)

@@ -36,7 +36,7 @@ from geonoise_jax.process.schedules import VE, Linear, VPLinear
 from geonoise_jax.process.targets import Equilibrium, Noise, Signal, Velocity
 from geonoise_jax.progress import Progress
 from geonoise_jax.sampling import sample
-from geonoise_jax.studies.quantiles import QUANTILE, quantile_interval
+from geonoise_jax.studies.quantiles import QUANTILE, quantile, quantile_interval
 from geonoise_jax.studies.quick import replace_defaults
 from geonoise_jax.studies.ring import NUM_DATA
 from geonoise_jax.studies.smoothing import networks
@@ -194,11 +194,6 @@ class Study(NamedTuple):
     def columns(self, name: str) -> list[int]:
         """Return the places of a property among the smoothings."""
         return [place for place, each in enumerate(self.options.smoothings) if each[0] == name]
-
-
-def quantile(ends: Float[np.ndarray, "*k n"]) -> Float[np.ndarray, "*k"]:
-    """Return 90% quantiles along the last axis."""
-    return np.quantile(ends, QUANTILE, axis=-1, method="inverted_cdf")
 
 
 def interval(ends: Float[np.ndarray, "*k n"]) -> Float[np.ndarray, "*k 2"]:
